@@ -1,0 +1,68 @@
+# Each target is one call of `python -m tools`; the environments under .venv/ are made on first use.
+# Variables: DEST= COMPONENTS= OFFLINE=1 FORCE=1 UPSTREAM= CONTEXT= FILE= EXPORT= JSON=1 ARGS= (for pytest)
+
+PYTHON ?= python3
+VENV := .venv
+TOOLS := $(VENV)/tools/bin/python -m tools
+.DEFAULT_GOAL := help
+.SUFFIXES:
+# A target's environment must stand before it; two of them at once are fine.
+MAKEFLAGS += --no-print-directory
+
+dest := $(if $(DEST),--dest "$(DEST)")
+components := $(if $(COMPONENTS),--components "$(COMPONENTS)")
+offline := $(if $(filter-out 0,$(OFFLINE)),--offline)
+force := $(if $(filter-out 0,$(FORCE)),--force)
+upstream := $(if $(UPSTREAM),--upstream "$(UPSTREAM)")
+json := $(if $(filter-out 0,$(JSON)),--json)
+
+.PHONY: help vendor verify diff status clean refresh lock docs check test bench distclean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "make %-10s %s\n", $$1, $$2}'
+
+vendor: $(VENV)/tools/ready ## get the pinned files, patch them, verify them, swap them in
+	@$(TOOLS) vendor $(dest) $(components) $(offline) $(force) $(upstream) $(json)
+
+verify: $(VENV)/tools/ready ## check a vendored tree against the lock, offline
+	@$(TOOLS) verify $(dest) $(components) $(json)
+
+diff: $(VENV)/tools/ready ## show upstream against the vendored tree (CONTEXT=3 FILE=... EXPORT=dir)
+	@$(TOOLS) diff $(dest) $(offline) $(upstream) $(json) $(if $(CONTEXT),--context "$(CONTEXT)") \
+	  $(if $(FILE),--file "$(FILE)") $(if $(EXPORT),--export "$(EXPORT)")
+
+status: $(VENV)/tools/ready ## show pin, store, tree and patches at a glance
+	@$(TOOLS) status $(dest) $(json)
+
+clean: $(VENV)/tools/ready ## remove the vendored tree; store and environments stay
+	@$(TOOLS) clean $(dest) $(force) $(json)
+
+refresh: $(VENV)/tools/ready ## turn edits in the vendored tree into patches
+	@$(TOOLS) refresh $(dest) $(components) $(offline) $(upstream) $(json)
+
+lock: $(VENV)/tools/ready ## compute upstream.lock anew from upstream and the patches
+	@$(TOOLS) lock $(upstream) $(json)
+
+docs: $(VENV)/tools/ready ## bring the computed tables in the documents up to date
+	@$(TOOLS) lint --write $(json)
+
+check: $(VENV)/check/ready ## lint and format (ruff), types (mypy), patches and documents
+	@$(VENV)/check/bin/ruff check .
+	@$(VENV)/check/bin/ruff format --check .
+	@$(VENV)/check/bin/mypy
+	@$(VENV)/check/bin/python -m tools lint
+
+test: $(VENV)/test/ready ## run the whole suite (ARGS= for pytest, REQUIRE_UPSTREAM=1: no skips for missing files)
+	@$(VENV)/test/bin/python -m pytest $(ARGS)
+
+distclean: ## remove the vendored tree and the environments
+	rm -rf $(VENV) vendor .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# An environment is made anew when its requirements change, and counts only once it is complete.
+$(VENV)/%/ready: requirements/%.txt requirements/tools.txt
+	@echo "setting up $(VENV)/$*" >&2
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or later is needed, $(PYTHON) is " + sys.version.split()[0] + "\nnext: make PYTHON=python3.11 ...")'
+	@rm -rf $(VENV)/$*
+	@$(PYTHON) -m venv $(VENV)/$*
+	@$(VENV)/$*/bin/python -m pip install -qq --disable-pip-version-check -r $< >&2
+	@touch $@

@@ -1,0 +1,452 @@
+"""upstream.lock as frozen values: what is pinned, what is patched, and where bytes may be had.
+
+The file is read with `tomllib` and checked here in full, so that nothing past this module has to doubt it. Writing it
+is `relock.py`'s job.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tools.errors import MalformedLock, UsageError
+from tools.wheels import UndoStep, parse_step
+
+SCHEMA = 1
+LOCK_NAME = "upstream.lock"
+PATCH_DIR = "patches"
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A commit of a repository: clone URL, branch it was found on, full commit id, commit date (ISO 8601)."""
+
+    url: str
+    branch: str
+    commit: str
+    date: str
+
+
+@dataclass(frozen=True)
+class PinnedFile:
+    """A path and the hashes of its bytes at the pin."""
+
+    path: str
+    sha256: str
+    blob: str
+
+
+@dataclass(frozen=True)
+class Component:
+    """A folder whose pinned files work as a whole. `files` is in lock order."""
+
+    name: str
+    path: str
+    files: tuple[PinnedFile, ...]
+
+
+@dataclass(frozen=True)
+class LockedPatch:
+    """Our change to one pinned file: patch file and its SHA-256, base blob, result blob and result SHA-256."""
+
+    file: str
+    target: str
+    sha256: str
+    base: str
+    result: str
+    result_sha256: str
+
+
+@dataclass(frozen=True)
+class GitSpec:
+    """The git source: the pin's own URL."""
+
+
+@dataclass(frozen=True)
+class RawSpec:
+    """Per-file URLs; `url` holds `{commit}` and `{path}`."""
+
+    url: str
+
+
+@dataclass(frozen=True)
+class Member:
+    """A wheel member that becomes a pinned file once `undo` has been done to it."""
+
+    path: str
+    member: str
+    undo: tuple[UndoStep, ...]
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """An exact release on a package index, the SHA-256 of its wheel, and the members of use."""
+
+    name: str
+    version: str
+    sha256: str
+    members: tuple[Member, ...]
+
+    @property
+    def requirement(self) -> str:
+        return f"{self.name}=={self.version}"
+
+
+@dataclass(frozen=True)
+class IndexSpec:
+    """Wheels that hold copies of some pinned files."""
+
+    wheels: tuple[Wheel, ...]
+
+
+SourceSpec = GitSpec | RawSpec | IndexSpec
+
+
+@dataclass(frozen=True)
+class Lock:
+    """All of upstream.lock."""
+
+    pin: Pin
+    baseline: Pin
+    components: tuple[Component, ...]
+    patches: tuple[LockedPatch, ...]
+    sources: tuple[SourceSpec, ...]
+
+    @property
+    def files(self) -> tuple[PinnedFile, ...]:
+        """Every pinned file, component by component."""
+        return tuple(file for component in self.components for file in component.files)
+
+    def patch_for(self, path: str) -> LockedPatch | None:
+        """The patch whose target is `path`, if there is one."""
+        return next((patch for patch in self.patches if patch.target == path), None)
+
+    def expected_sha256(self, file: PinnedFile) -> str:
+        """The SHA-256 `file` has in a vendored tree: its patch's result, or its own."""
+        patch = self.patch_for(file.path)
+        return patch.result_sha256 if patch else file.sha256
+
+    def select(self, names: Iterable[str]) -> tuple[Component, ...]:
+        """The components called `names`, in lock order; all of them for no names.
+
+        Raises UsageError for a name the lock does not have.
+        """
+        wanted = list(names)
+        known = {component.name for component in self.components}
+        unknown = [name for name in wanted if name not in known]
+        if unknown:
+            raise UsageError(
+                f"no component is called {', '.join(map(repr, unknown))}",
+                next_steps=[f"choose from: {', '.join(sorted(known))}"],
+            )
+        return tuple(component for component in self.components if not wanted or component.name in wanted)
+
+
+def path_fault(path: str) -> str | None:
+    """Why `path` may not be written below a tree, or None. The one rule for paths from locks and patches."""
+    parts = path.split("/")
+    if not path or path.startswith("/") or re.match(r"[A-Za-z]:", path):
+        return "is not a relative path"
+    if "\\" in path:
+        return "has a backslash"
+    if any(part in ("", ".", "..") for part in parts):
+        return "has an empty, '.' or '..' part"
+    if any(part.lower().rstrip(". ") == ".git" for part in parts):
+        return "reaches into .git"
+    if any(ord(char) < 32 or char in '"\x7f' for char in path):
+        return "has a control or quote character"
+    return None
+
+
+class _Lines:
+    """Line numbers of tables and keys, which `tomllib` does not keep.
+
+    Tables are known by their path with array positions, as ("sources", 2, "wheels", 0).
+    """
+
+    _TABLE = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]")
+    _KEY = re.compile(r"""\s*("[^"]*"|'[^']*'|[\w-]+)\s*=""")
+
+    def __init__(self, text: str) -> None:
+        self._at: dict[tuple[str | int, ...], int] = {}
+        counts: dict[str, int] = {}
+        here: tuple[str | int, ...] = ()
+        for number, line in enumerate(text.splitlines(), 1):
+            if table := self._TABLE.match(line):
+                names = [part.strip().strip("\"'") for part in table[2].split(".")]
+                if table[1] == "[[":
+                    dotted = ".".join(names)
+                    counts = {k: n for k, n in counts.items() if not k.startswith(dotted + ".")}
+                    counts[dotted] = counts.get(dotted, -1) + 1
+                path: list[str | int] = []
+                for depth, name in enumerate(names, 1):
+                    path.append(name)
+                    if (position := counts.get(".".join(names[:depth]))) is not None:
+                        path.append(position)
+                here = tuple(path)
+                self._at[here] = number
+            elif key := self._KEY.match(line):
+                self._at.setdefault((*here, key[1].strip("\"'")), number)
+
+    def find(self, path: Sequence[str | int]) -> int:
+        """The line of `path`, or of the nearest table around it."""
+        for length in range(len(path), 0, -1):
+            if found := self._at.get(tuple(path[:length])):
+                return found
+        return 1
+
+
+class _Table:
+    """One TOML table being read: hands out checked values and notes every key that nobody asked for."""
+
+    def __init__(self, reader: "_Reader", value: Any, *path: str | int) -> None:
+        self.reader = reader
+        self.path = path
+        if not isinstance(value, dict):
+            reader.fault(path, "should be a table")
+            value = {}
+        self.value: dict[str, Any] = value
+        self.asked: set[str] = set()
+
+    def fault(self, key: str, text: str) -> None:
+        self.reader.fault((*self.path, key), text)
+
+    def text(self, key: str, pattern: str = r"[^\x00-\x1f]+", what: str = "a non-empty string") -> str:
+        self.asked.add(key)
+        found = self.value.get(key)
+        if found is None:
+            self.fault(key, f"{key} is missing")
+        elif not isinstance(found, str) or not re.fullmatch(pattern, found):
+            self.fault(key, f"{key} should be {what}, is {found!r}")
+        else:
+            return found
+        return ""
+
+    def sha256(self, key: str) -> str:
+        return self.text(key, r"[0-9a-f]{64}", "a SHA-256 of 64 lower-case hex digits")
+
+    def git_id(self, key: str) -> str:
+        return self.text(key, r"[0-9a-f]{40}", "a git id of 40 lower-case hex digits")
+
+    def tree_path(self, key: str) -> str:
+        path = self.text(key)
+        if path and (why := path_fault(path)):
+            self.fault(key, f"{key} {path!r} {why}")
+        return path
+
+    def texts(self, key: str) -> list[str]:
+        self.asked.add(key)
+        found = self.value.get(key, [])
+        if not isinstance(found, list) or not all(isinstance(item, str) and item for item in found):
+            self.fault(key, f"{key} should be a list of strings")
+            return []
+        return found
+
+    def table(self, key: str) -> "_Table":
+        self.asked.add(key)
+        if key not in self.value:
+            self.fault(key, f"[{key}] is missing")
+        return _Table(self.reader, self.value.get(key, {}), *self.path, key)
+
+    def tables(self, key: str) -> list["_Table"]:
+        self.asked.add(key)
+        found = self.value.get(key, [])
+        if not isinstance(found, list):
+            self.fault(key, f"{key} should be an array of tables, [[{key}]]")
+            return []
+        return [_Table(self.reader, item, *self.path, key, position) for position, item in enumerate(found)]
+
+    def done(self) -> None:
+        for key in self.value:
+            if key not in self.asked:
+                self.fault(key, f"unknown key {key!r}")
+
+
+class _Reader:
+    def __init__(self, text: str, name: str) -> None:
+        self.name = name
+        self.lines = _Lines(text)
+        self.faults: list[tuple[int, str]] = []
+
+    def fault(self, path: Sequence[str | int], text: str) -> None:
+        self.faults.append((self.lines.find(path), text))
+
+    def pin(self, table: _Table) -> Pin:
+        pin = Pin(
+            url=table.text("url"), branch=table.text("branch"), commit=table.git_id("commit"), date=table.text("date")
+        )
+        table.done()
+        return pin
+
+    def files(self, top: _Table) -> dict[str, PinnedFile]:
+        files: dict[str, PinnedFile] = {}
+        for table in top.tables("files"):
+            file = PinnedFile(path=table.tree_path("path"), sha256=table.sha256("sha256"), blob=table.git_id("blob"))
+            if file.path in files:
+                table.fault("path", f"{file.path} is listed twice")
+            files[file.path] = file
+            table.done()
+        return files
+
+    def components(self, top: _Table, files: Mapping[str, PinnedFile]) -> tuple[Component, ...]:
+        found = []
+        claimed: set[str] = set()
+        group = top.table("components")
+        for name in group.value:
+            table = group.table(name)
+            folder = table.tree_path("path")
+            members = []
+            for short in table.texts("files"):
+                path = f"{folder}/{short}"
+                if "/" in short or path_fault(path):
+                    table.fault("files", f"{short!r} is outside its component's folder {folder}")
+                elif path in claimed:
+                    table.fault("files", f"{path} is listed twice")
+                elif path not in files:
+                    table.fault("files", f"{path} is missing: it has no [[files]] entry")
+                else:
+                    members.append(files[path])
+                claimed.add(path)
+            if not members:
+                table.fault("files", f"component {name} has no files")
+            if PurePosixPath(folder).name != name:
+                table.fault("path", f"component {name} should end its path with its name, has {folder!r}")
+            table.done()
+            found.append(Component(name, folder, tuple(members)))
+        for position, path in enumerate(files):
+            if path not in claimed:
+                self.fault(("files", position), f"{path} is outside every component")
+        return tuple(found)
+
+    def patches(self, top: _Table, files: Mapping[str, PinnedFile]) -> tuple[LockedPatch, ...]:
+        found: list[LockedPatch] = []
+        for table in top.tables("patches"):
+            patch = LockedPatch(
+                file=table.tree_path("file"),
+                target=table.tree_path("target"),
+                sha256=table.sha256("sha256"),
+                base=table.git_id("base"),
+                result=table.git_id("result"),
+                result_sha256=table.sha256("result_sha256"),
+            )
+            if not re.fullmatch(rf"{PATCH_DIR}/[^/]+\.patch", patch.file):
+                table.fault("file", f"{patch.file!r} is not {PATCH_DIR}/<name>.patch")
+            if patch.file in [other.file for other in found]:
+                table.fault("file", f"{patch.file} is listed twice")
+            if patch.target in [other.target for other in found]:
+                table.fault("target", f"{patch.target} has a second patch")
+            target = files.get(patch.target)
+            if target is None:
+                table.fault("target", f"{patch.file} is unused: {patch.target!r} is no pinned file")
+            elif target.blob != patch.base:
+                table.fault("base", f"{patch.file} has base {patch.base}, but {target.path} is pinned at {target.blob}")
+            table.done()
+            found.append(patch)
+        return tuple(found)
+
+    def sources(self, top: _Table, files: Mapping[str, PinnedFile]) -> tuple[SourceSpec, ...]:
+        found: list[SourceSpec] = []
+        for table in top.tables("sources"):
+            kind = table.text("kind")
+            if kind == "git":
+                found.append(GitSpec())
+            elif kind == "raw":
+                url = table.text("url")
+                if "{path}" not in url or "{commit}" not in url:
+                    table.fault("url", f"url should hold {{commit}} and {{path}}, is {url!r}")
+                found.append(RawSpec(url))
+            elif kind == "index":
+                found.append(IndexSpec(tuple(self.wheel(wheel, files) for wheel in table.tables("wheels"))))
+            else:
+                table.fault("kind", f"kind should be git, raw or index, is {kind!r}")
+                continue
+            table.done()
+        if not found:
+            self.fault(("sources",), "no [[sources]] are listed")
+        return tuple(found)
+
+    def wheel(self, table: _Table, files: Mapping[str, PinnedFile]) -> Wheel:
+        name = table.text("name", r"[A-Za-z0-9][\w.-]*", "a package name")
+        version = table.text("version", r"[0-9A-Za-z][\w.!+-]*", "an exact version")
+        sha256 = table.sha256("sha256")
+        members = []
+        for member in table.tables("members"):
+            path = member.tree_path("path")
+            if path not in files:
+                member.fault("path", f"{path!r} is no pinned file")
+            steps = []
+            for step in member.texts("undo"):
+                try:
+                    steps.append(parse_step(step))
+                except ValueError as error:
+                    member.fault("undo", str(error))
+            members.append(Member(path, member.text("member"), tuple(steps)))
+            member.done()
+        table.done()
+        return Wheel(name, version, sha256, tuple(members))
+
+
+def parse(text: str, name: str = LOCK_NAME) -> Lock:
+    """The lock that `text` holds.
+
+    Raises MalformedLock, with every fault and its line, for anything that is not exactly right: bad TOML, a missing or
+    unknown key, a file missing or listed twice, a path outside its component, a patch without a pinned target.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise MalformedLock(f"{name} is not TOML", [str(error)]) from error
+    reader = _Reader(text, name)
+    top = _Table(reader, data)
+    top.asked.add("schema")
+    if data.get("schema") != SCHEMA:
+        top.fault("schema", f"schema should be {SCHEMA}, is {data.get('schema')!r}")
+    pin = reader.pin(top.table("pin"))
+    baseline = reader.pin(top.table("baseline"))
+    files = reader.files(top)
+    components = reader.components(top, files)
+    patches = reader.patches(top, files)
+    sources = reader.sources(top, files)
+    top.done()
+    if reader.faults:
+        raise _malformed(name, reader.faults)
+    return Lock(pin, baseline, components, patches, sources)
+
+
+def load(root: Path) -> Lock:
+    """Read `root`/upstream.lock and check it against the patch files that lie beside it.
+
+    Raises MalformedLock as `parse` does, and when the lock cannot be read, names a patch file that is not there, or
+    does not list one that is.
+    """
+    path = root / LOCK_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise MalformedLock(
+            f"there is no {path}", next_steps=["run this inside the project, or name it with --root"]
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise MalformedLock(f"{path} cannot be read", [str(error)]) from error
+    lock = parse(text)
+    listed = {patch.file for patch in lock.patches}
+    present = {f"{PATCH_DIR}/{file.name}" for file in (root / PATCH_DIR).glob("*.patch")}
+    lines = _Lines(text)
+    faults = [
+        (lines.find(("patches", position)), f"{patch.file} is listed, but there is no such file")
+        for position, patch in enumerate(lock.patches)
+        if patch.file not in present
+    ]
+    faults += [
+        (lines.find(("patches",)), f"{file} is not listed in any [[patches]] entry")
+        for file in sorted(present - listed)
+    ]
+    if faults:
+        raise _malformed(LOCK_NAME, faults, ["list it: `python -m tools lock` fills in the hashes"])
+    return lock
+
+
+def _malformed(name: str, faults: Sequence[tuple[int, str]], steps: Sequence[str] = ()) -> MalformedLock:
+    return MalformedLock(f"{name} is malformed", [f"{name}:{line}: {text}" for line, text in sorted(faults)], steps)

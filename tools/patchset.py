@@ -1,0 +1,231 @@
+"""Our patch files: reading, the rules for them, and whether one fits its base. Pure, over bytes and values.
+
+A patch here is one DEP-3 header and one git diff of one file with zero context lines. It says everything about itself
+twice: in the lock, and in its `index` line. Applying is git's job (`git.py`), never done here.
+"""
+
+import re
+from dataclasses import dataclass
+
+from unidiff.errors import UnidiffParseError
+from unidiff.patch import PatchSet
+
+from tools.errors import MalformedPatch
+from tools.lock import path_fault
+
+HEADER_FIELDS = ("Description", "Origin", "Forwarded", "Last-Update")
+_FIELD = re.compile(r"([A-Z][A-Za-z-]*): (\S.*)")
+_DIFF = re.compile(r"diff --git (.+)")
+_INDEX = re.compile(r"index ([0-9a-f]{40})\.\.([0-9a-f]{40}) 100644")
+_HUNK = re.compile(r"@@ -\d+(,\d+)? \+\d+(,\d+)? @@(.*)")
+_NO_NEWLINE = "\\ No newline at end of file"
+# What a patch of ours never does, by the line in which git says so.
+_REFUSED = {
+    "old mode ": "changes a file mode",
+    "new mode ": "changes a file mode",
+    "new file mode ": "creates a file",
+    "deleted file mode ": "deletes a file",
+    "rename ": "renames a file",
+    "copy ": "copies a file",
+    "similarity ": "renames or copies a file",
+    "dissimilarity ": "rewrites a file",
+    "GIT binary patch": "is binary",
+    "Binary files ": "is binary",
+}
+
+
+@dataclass(frozen=True)
+class Hunk:
+    """One change: `removed` and `added` lines without their line ends.
+
+    `at` is the 1-based line of the base where the change starts, `lands` the same in the result, `line` the hunk's own
+    line in the patch file. The last two say which side ends without a newline.
+    """
+
+    at: int
+    lands: int
+    removed: tuple[str, ...]
+    added: tuple[str, ...]
+    line: int
+    base_ends_open: bool
+    result_ends_open: bool
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A parsed patch file: header fields, target path, base and result blob ids, hunks in order."""
+
+    name: str
+    header: dict[str, str]
+    target: str
+    base: str
+    result: str
+    hunks: tuple[Hunk, ...]
+
+    @property
+    def added(self) -> int:
+        return sum(len(hunk.added) for hunk in self.hunks)
+
+    @property
+    def removed(self) -> int:
+        return sum(len(hunk.removed) for hunk in self.hunks)
+
+
+def parse(name: str, data: bytes) -> Patch:
+    """The patch in `data`; `name` is what messages call it.
+
+    Raises MalformedPatch with every fault and its line: not UTF-8 or not LF; a missing header field; anything but one
+    modified regular file; a path that is absolute or leaves the tree; short blob ids; a context line.
+    """
+    faults: list[tuple[int, str]] = []
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _malformed(name, [(1, f"is not UTF-8: {error}")]) from error
+    if "\r" in text or "\0" in text:
+        raise _malformed(name, [(1, "has a carriage return or a NUL byte; patches are plain LF text")])
+    if not text.endswith("\n"):
+        faults.append((text.count("\n") + 1, "ends without a newline"))
+    lines = text.removesuffix("\n").split("\n")
+    start = next((number for number, line in enumerate(lines) if _DIFF.match(line)), None)
+    if start is None:
+        raise _malformed(name, [*faults, (1, "has no `diff --git` line")])
+    header = _read_header(lines[:start], faults)
+    target = _read_target(lines[start], start + 1, faults)
+    base, result, body = _read_preamble(lines, start, target, faults)
+    for number, line in enumerate(lines[body:], body + 1):
+        _check_body_line(number, line, faults)
+    if faults:
+        raise _malformed(name, faults)
+    try:
+        [parsed] = PatchSet("\n".join(lines[start:]) + "\n")
+    except (UnidiffParseError, ValueError) as error:
+        raise _malformed(name, [(start + 1, f"does not parse: {error}")]) from error
+    hunks: list[Hunk] = []
+    shift = 0
+    # Only a hunk header can start with @@ here: every body line has its sign first.
+    headers = [number for number, line in enumerate(lines[start:], start + 1) if line.startswith("@@")]
+    for hunk, header_line in zip(parsed, headers, strict=True):
+        # A side without lines is numbered by the line before it.
+        at = hunk.source_start + (hunk.source_length == 0)
+        lands = hunk.target_start + (hunk.target_length == 0)
+        if lands != at + shift or (hunks and at < hunks[-1].at + len(hunks[-1].removed)):
+            faults.append(
+                (header_line, f"hunk {len(hunks) + 1} lands on line {lands}; the hunks before it say {at + shift}")
+            )
+        shift += hunk.target_length - hunk.source_length
+        kinds = [(str(entry.line_type), str(entry.value).removesuffix("\n")) for entry in hunk]
+        open_after = {kinds[place - 1][0] for place, (kind, _) in enumerate(kinds) if kind == "\\" and place}
+        hunks.append(
+            Hunk(
+                at=at,
+                lands=lands,
+                removed=tuple(value for kind, value in kinds if kind == "-"),
+                added=tuple(value for kind, value in kinds if kind == "+"),
+                line=header_line,
+                base_ends_open="-" in open_after,
+                result_ends_open="+" in open_after,
+            )
+        )
+    if not hunks:
+        faults.append((start + 1, "has no hunks"))
+    if faults:
+        raise _malformed(name, faults)
+    return Patch(name, header, target, base, result, tuple(hunks))
+
+
+def misfits(patch: Patch, base: bytes) -> list[str]:
+    """Why each hunk of `patch` that does not fit `base` does not, in words; empty when all fit exactly."""
+    lines = base.decode("utf-8", errors="surrogateescape").split("\n")
+    ends_open = lines[-1] != ""
+    if not ends_open:
+        lines.pop()
+    found = []
+    for number, hunk in enumerate(patch.hunks, 1):
+        where = f"hunk {number} of {len(patch.hunks)} ({patch.name}:{hunk.line})"
+        end = hunk.at - 1 + len(hunk.removed)
+        if end > len(lines):
+            found.append(f"{where} needs line {end}, but the base has {len(lines)}")
+            continue
+        for offset, expected in enumerate(hunk.removed):
+            actual = lines[hunk.at - 1 + offset]
+            if actual != expected:
+                found.append(f"{where} expects line {hunk.at + offset} to be {expected!r}, it is {actual!r}")
+                break
+        else:
+            if hunk.removed and end == len(lines) and hunk.base_ends_open != ends_open:
+                found.append(f"{where} disagrees with the base about the newline at its end")
+    return found
+
+
+def _read_header(lines: list[str], faults: list[tuple[int, str]]) -> dict[str, str]:
+    header: dict[str, str] = {}
+    last = ""
+    for number, line in enumerate(lines, 1):
+        if not line or line == "---":
+            continue
+        if line.startswith(" ") and last:
+            header[last] += "\n" + line[1:]
+        elif (field := _FIELD.fullmatch(line)) and field[1] in HEADER_FIELDS and field[1] not in header:
+            last = field[1]
+            header[last] = field[2]
+        else:
+            faults.append((number, f"is no header line (one each of {', '.join(HEADER_FIELDS)}): {line!r}"))
+    for missing in [field for field in HEADER_FIELDS if field not in header]:
+        faults.append((1, f"header field {missing} is missing"))
+    if "TODO" in header.get("Description", ""):
+        faults.append((1, "Description is still to be written"))
+    if "Last-Update" in header and not re.fullmatch(r"\d{4}-\d\d-\d\d", header["Last-Update"]):
+        faults.append((1, f"Last-Update should be YYYY-MM-DD, is {header['Last-Update']!r}"))
+    return header
+
+
+def _read_target(line: str, number: int, faults: list[tuple[int, str]]) -> str:
+    names = line.removeprefix("diff --git ")
+    source, _, target = names.partition(" ")
+    path = target.removeprefix("b/")
+    if source.startswith("a/") and target.startswith("b/") and source[2:] == path:
+        if why := path_fault(path):
+            faults.append((number, f"path {path!r} {why}"))
+    else:
+        faults.append((number, f"should be `diff --git a/PATH b/PATH` with one plain PATH, is {line!r}"))
+    return path
+
+
+def _read_preamble(lines: list[str], start: int, target: str, faults: list[tuple[int, str]]) -> tuple[str, str, int]:
+    """Base id, result id and the 0-based line where hunks begin."""
+    at = start + 1
+    while at < len(lines) and (why := next((w for head, w in _REFUSED.items() if lines[at].startswith(head)), None)):
+        faults.append((at + 1, f"{why}; a patch here changes the text of one regular file"))
+        at += 1
+    index = _INDEX.fullmatch(lines[at]) if at < len(lines) else None
+    if index is None:
+        faults.append((at + 1, "should be `index <40 hex>..<40 hex> 100644`"))
+        return "", "", len(lines)
+    for offset, expected in ((1, f"--- a/{target}"), (2, f"+++ b/{target}")):
+        actual = lines[at + offset] if at + offset < len(lines) else ""
+        if actual != expected:
+            faults.append((at + offset + 1, f"should be {expected!r}, is {actual!r}"))
+    return index[1], index[2], at + 3
+
+
+def _check_body_line(number: int, line: str, faults: list[tuple[int, str]]) -> None:
+    if hunk := _HUNK.fullmatch(line):
+        if hunk[3]:
+            faults.append((number, f"hunk header quotes upstream: {hunk[3].strip()!r}"))
+    elif line.startswith(" ") or not line:
+        faults.append((number, "is a context line; patches here have none (diff with -U0)"))
+    elif line.startswith("+"):
+        if line != line.rstrip():
+            faults.append((number, "adds trailing whitespace"))
+    elif not line.startswith("-") and line != _NO_NEWLINE:
+        why = "starts a second file" if line.startswith("diff ") else "is no part of a diff"
+        faults.append((number, f"{why}: {line!r}"))
+
+
+def _malformed(name: str, faults: list[tuple[int, str]]) -> MalformedPatch:
+    return MalformedPatch(
+        f"{name} is malformed",
+        [f"{name}:{line}: {text}" for line, text in sorted(faults)],
+        ["write patches with `make refresh`, which keeps these rules"],
+    )

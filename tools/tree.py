@@ -1,0 +1,202 @@
+"""Folders on disk: what lies in one, and swapping a complete new one in.
+
+A component is built in a sibling of its folder, verified there, and exchanged with the old one in a single system call
+where there is one (Linux, macOS). Elsewhere it takes two renames; a run killed between them is finished by the next.
+"""
+
+import ctypes
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tools.errors import HashMismatch, UsageError
+from tools.hashes import sha256
+
+_STAGING = ".dsu-staging-"
+_RETIRED = ".dsu-retired"
+LOCK_NAME = ".dsu-vendor.lock"
+_LOCK_SECONDS = 120
+
+
+def listing(folder: Path) -> dict[str, Path]:
+    """Every file below `folder` by its posix path relative to it; {} when it is not there.
+
+    Symbolic links count as files and are not followed. Python's own `__pycache__/*.pyc` are left out: using the models
+    makes them, and they are derived from what is listed.
+    """
+    found: dict[str, Path] = {}
+    for place, folders, names in os.walk(folder):
+        base = Path(place)
+        links = [name for name in folders if (base / name).is_symlink()]
+        for name in [*names, *links]:
+            if not (base.name == "__pycache__" and name.endswith(".pyc")):
+                found[(base / name).relative_to(folder).as_posix()] = base / name
+    return dict(sorted(found.items()))
+
+
+def digest(path: Path) -> str | None:
+    """The SHA-256 of a regular file, None for anything else at `path`, a symbolic link included."""
+    if path.is_symlink() or not path.is_file():
+        return None
+    return sha256(path.read_bytes())
+
+
+def refuse_links(tree: Path, path: str) -> None:
+    """UsageError when a folder on the way from `tree` to `path` is a symbolic link: what lies behind is not ours."""
+    here = tree
+    for part in path.split("/"):
+        here = here / part
+        if here.is_symlink() or (here.exists() and not here.is_dir()):
+            raise UsageError(
+                f"{here} is not a plain folder",
+                ["a component is written only where its own path leads"],
+                ["replace it by a folder, or name another DEST="],
+            )
+
+
+@contextmanager
+def locked(tree: Path) -> Iterator[None]:
+    """Hold `tree` against other runs. Raises UsageError when another holds it for two minutes."""
+    from filelock import FileLock, Timeout
+
+    tree.mkdir(parents=True, exist_ok=True)
+    path = tree / LOCK_NAME
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=_LOCK_SECONDS)
+    except Timeout as error:
+        raise UsageError(f"another run holds {path}", next_steps=["wait for it, or end it"]) from error
+    try:
+        yield
+    finally:
+        # Removed while held: a waiter that had it open sees that its file is gone and starts over.
+        if os.name != "nt":
+            path.unlink(missing_ok=True)
+        lock.release()
+
+
+def leftovers(tree: Path, folder: str) -> list[Path]:
+    """What killed runs left beside component folder `folder` of `tree`."""
+    parent, name = (tree / folder).parent, Path(folder).name
+    if not parent.is_dir():
+        return []
+    return sorted(
+        path for path in parent.iterdir() if path.name.startswith((f".{name}{_STAGING}", f".{name}{_RETIRED}"))
+    )
+
+
+def recover(tree: Path, folder: str) -> list[str]:
+    """Finish or undo what killed runs left beside `folder`; one line for each thing done. Call it while `locked`."""
+    done = []
+    final = tree / folder
+    retired = final.with_name(f".{final.name}{_RETIRED}")
+    if retired.is_dir() and not final.exists():
+        retired.rename(final)
+        done.append(f"{folder}: put back, a killed run had moved it aside")
+    for path in leftovers(tree, folder):
+        shutil.rmtree(path)
+        done.append(f"{path.relative_to(tree).as_posix()}: removed, a killed run had left it")
+    for path in tree.glob(".PROVENANCE.json.*.tmp"):
+        path.unlink(missing_ok=True)
+    return done
+
+
+def swap_in(tree: Path, folder: str, files: Mapping[str, bytes], carried: Iterable[str]) -> None:
+    """Make `folder` of `tree` hold exactly `files` (bytes by path below `tree`) and its own old files `carried`.
+
+    carried: paths below `folder`, copied over as they are. Raises HashMismatch when what was written does not read
+    back, OSError from the disk; in both cases the old folder stands untouched.
+    """
+    final = tree / folder
+    final.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{final.name}{_STAGING}", dir=final.parent))
+    try:
+        umask = os.umask(0)
+        os.umask(umask)
+        staging.chmod(0o777 & ~umask)
+        for path, data in files.items():
+            target = staging / Path(path).relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for name in carried:
+            target = staging / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(final / name, target, follow_symlinks=False)
+        for path, data in files.items():
+            if digest(staging / Path(path).relative_to(folder)) != sha256(data):
+                raise HashMismatch(f"{path} does not read back as it was written", next_steps=["check the disk"])
+        _sync_folder(staging)
+        _put(staging, final)
+        _sync_folder(final.parent)
+    finally:
+        # The old folder after the exchange, or an unfinished new one.
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def prune(folder: Path) -> None:
+    """Remove `folder` as far as it holds nothing but empty folders and Python's own caches."""
+    for place, _, names in os.walk(folder, topdown=False):
+        here = Path(place)
+        if here.name == "__pycache__":
+            for name in names:
+                if name.endswith(".pyc"):
+                    (here / name).unlink()
+        with suppress(OSError):
+            here.rmdir()
+
+
+def prune_upwards(folder: Path, stop: Path) -> None:
+    """Remove `folder` and then its parents below `stop`, as far as they are empty."""
+    while folder != stop and folder.is_relative_to(stop):
+        with suppress(OSError):
+            folder.rmdir()
+        folder = folder.parent
+
+
+def _put(staging: Path, final: Path) -> None:
+    if not final.exists():
+        staging.rename(final)
+    elif not _exchange(staging, final):
+        retired = final.with_name(f".{final.name}{_RETIRED}")
+        final.rename(retired)
+        try:
+            staging.rename(final)
+        except OSError:
+            retired.rename(final)
+            raise
+        shutil.rmtree(retired)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step; False where the system or the file system has no such call."""
+    calls = {
+        # renameat2(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE)
+        "linux": ("renameat2", (-100, os.fsencode(one), -100, os.fsencode(other), 2)),
+        # renamex_np(one, other, RENAME_SWAP)
+        "darwin": ("renamex_np", (os.fsencode(one), os.fsencode(other), 2)),
+    }
+    if sys.platform not in calls:
+        return False
+    name, arguments = calls[sys.platform]
+    try:
+        call = getattr(ctypes.CDLL(None, use_errno=True), name)
+    except (OSError, AttributeError):
+        return False
+    return bool(call(*arguments) == 0)
+
+
+def _sync_folder(path: Path) -> None:
+    # Not every system opens a folder (Windows) or syncs one (some network file systems).
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,74 @@
+"""Getting a pinned file's bytes back out of a wheel: named, tiny, reversible-by-hash steps.
+
+A packager may have changed line endings, import paths or the last newline. Each step undoes one such change; whether
+the guess was right is decided by the pinned hash, never here.
+"""
+
+import io
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+STEPS = {
+    "lf": "CRLF line ends become LF",
+    "no-final-newline": "one newline at the very end goes",
+    "import-prefix": "`import-prefix OLD NEW`: imports from packages under OLD come from NEW again",
+}
+_ARGUMENTS = {"lf": 0, "no-final-newline": 0, "import-prefix": 2}
+# Ours are source files of some ten kilobytes; a member that claims more is not one of them.
+_LARGEST_MEMBER = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class UndoStep:
+    """One step: its name from STEPS, and that step's arguments."""
+
+    name: str
+    arguments: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join((self.name, *self.arguments))
+
+    def __call__(self, data: bytes) -> bytes:
+        if self.name == "lf":
+            return data.replace(b"\r\n", b"\n")
+        if self.name == "no-final-newline":
+            return data.removesuffix(b"\n")
+        old, new = (argument.encode() for argument in self.arguments)
+        lines = data.split(b"\n")
+        return b"\n".join(_reimport(line, old, new) for line in lines)
+
+
+def _reimport(line: bytes, old: bytes, new: bytes) -> bytes:
+    body = line.lstrip()
+    for word in (b"from ", b"import "):
+        if body.startswith(word + old):
+            return line[: len(line) - len(body)] + word + new + body[len(word + old) :]
+    return line
+
+
+def parse_step(text: str) -> UndoStep:
+    """The step that a lock's `undo` entry names. Raises ValueError, saying which steps there are."""
+    name, *arguments = text.split()
+    if name not in STEPS:
+        raise ValueError(f"undo step {name!r} is unknown; there are {', '.join(STEPS)}")
+    if len(arguments) != _ARGUMENTS[name]:
+        raise ValueError(f"undo step {name} takes {_ARGUMENTS[name]} arguments, has {len(arguments)}")
+    return UndoStep(name, tuple(arguments))
+
+
+def read_member(wheel: bytes, member: str, undo: Iterable[UndoStep]) -> bytes:
+    """The bytes of `member` in `wheel` (the bytes of a zip file) after every `undo` step, in order.
+
+    Raises KeyError when there is no such member, ValueError when it is too large or the wheel is no zip file.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+            if archive.getinfo(member).file_size > _LARGEST_MEMBER:
+                raise ValueError(f"{member} is larger than {_LARGEST_MEMBER} bytes")
+            data = archive.read(member)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"not a wheel: {error}") from error
+    for step in undo:
+        data = step(data)
+    return data
