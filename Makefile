@@ -16,7 +16,7 @@ force := $(if $(filter-out 0,$(FORCE)),--force)
 upstream := $(if $(UPSTREAM),--upstream "$(UPSTREAM)")
 json := $(if $(filter-out 0,$(JSON)),--json)
 
-.PHONY: help vendor verify diff status clean refresh lock docs check test bench distclean
+.PHONY: help vendor verify diff status clean refresh lock docs check test test-sage test-torch bench distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -55,8 +55,32 @@ check: $(VENV)/check/ready ## lint and format (ruff), types (mypy), patches and 
 test: $(VENV)/test/ready ## run the whole suite (ARGS= for pytest, REQUIRE_UPSTREAM=1: no skips for missing files)
 	@$(VENV)/test/bin/python -m pytest $(ARGS)
 
+test-sage: $(VENV)/sage/ready ## run the attention tests with the real SageAttention 1.0.6, no GPU needed
+	@$(VENV)/sage/bin/python -m pytest tests/models/test_sage_real.py tests/models/test_attend.py $(ARGS)
+
+test-torch: ## run the model tests on another torch (TORCH=2.2.2)
+	@test -n "$(TORCH)" || { echo "error: which torch?"; echo "next: make test-torch TORCH=2.2.2"; exit 2; } >&2
+	@$(MAKE) $(VENV)/torch-$(TORCH)/ready
+	@$(VENV)/torch-$(TORCH)/bin/python -m pytest tests/models $(ARGS)
+
+bench: $(VENV)/bench/ready ## measure attention, SCNet, BSRoformer and vendoring; writes bench/results/
+	@$(VENV)/bench/bin/python -m bench $(ARGS)
+
 distclean: ## remove the vendored tree and the environments
 	rm -rf $(VENV) vendor .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# hyper-connections asks for torch 2.5, and its code runs on 2.0: hence without its dependencies. Torch before 2.3 was
+# built for NumPy 1.
+$(VENV)/torch-%/ready: requirements/models.txt requirements/tools.txt
+	@echo "setting up $(VENV)/torch-$*, some gigabytes where the index has no CPU build" >&2
+	@rm -rf $(VENV)/torch-$*
+	@$(PYTHON) -m venv $(VENV)/torch-$*
+	@case "$*" in 2.[012].*) numpy='numpy<2';; *) numpy=numpy;; esac; \
+	$(VENV)/torch-$*/bin/python -m pip install -qq --disable-pip-version-check "torch==$*" "$$numpy" \
+	  -r requirements/tools.txt -r requirements/models.txt >&2
+	@$(VENV)/torch-$*/bin/python -m pip install -qq --disable-pip-version-check --no-deps \
+	  hyper-connections==0.4.11 torch-einops-utils==0.2.0 >&2
+	@touch $@
 
 # An environment is made anew when its requirements change, and counts only once it is complete.
 $(VENV)/%/ready: requirements/%.txt requirements/tools.txt

@@ -4,18 +4,20 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import date
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 try:
     import click
 except ModuleNotFoundError as missing:
-    sys.exit(f"error: Python package {missing.name!r} is not installed here\nnext: make help, which sets up its own")
+    sys.exit(f"error: Python package {missing.name!r} is not installed here\nnext: make vendor, which sets up its own")
 
 from tools import __version__
-from tools.errors import EXIT_CODES, Drift, ToolError, UsageError
+from tools.errors import EXIT_CODES, Drift, MalformedLock, ToolError, UsageError
 from tools.git import forget_outer_repository
 from tools.lock import LOCK_NAME, Lock, load
 from tools.progress import Progress
@@ -277,9 +279,10 @@ def clean(context: Context, dest: Path | None, force: bool) -> None:
 @with_json
 @click.pass_context
 def apply(ctx: click.Context, source: Path, dest: Path, names: list[str], force: bool) -> None:
-    """Patch a folder that holds upstream's files, SOURCE, into the tree DEST. No network, no store.
+    """Patch a folder that holds upstream's files, SOURCE, into the tree DEST. No network.
 
-    SOURCE is laid out as upstream: SOURCE/models/scnet/scnet.py. Its files are admitted by their hashes.
+    SOURCE is laid out as upstream: SOURCE/models/scnet/scnet.py. Its files are admitted by their hashes; the store
+    is not asked for them.
     """
     import tempfile
 
@@ -292,7 +295,14 @@ def apply(ctx: click.Context, source: Path, dest: Path, names: list[str], force:
     with tempfile.TemporaryDirectory(prefix="dsu-patches-") as nothing:
         store = Store(Path(nothing), context.progress.warn)
         done = run(
-            context.root, lock, lock.select(names), Place(dest, force), [FolderSource(source)], store, context.progress
+            context.root,
+            lock,
+            lock.select(names),
+            Place(dest, force),
+            [FolderSource(source)],
+            store,
+            context.progress,
+            keep=context.store,
         )
     context.report(
         "apply",
@@ -315,9 +325,12 @@ def refresh(context: Context, dest: Path | None, names: list[str], upstream: str
     lock = context.lock
     tree = context.tree(dest)
     components = [part for part in lock.select(names) if names or (tree / part.path).is_dir()]
+    if not components:
+        raise Drift(f"nothing is vendored in {tree}", next_steps=["make vendor"])
     pinned = _pinned(context, lock, [file for part in components for file in part.files], upstream, offline)
-    changed = run(context.root, lock, components, tree, pinned, date.today())
-    todo = [name for name in changed if b"TODO" in (context.root / name).read_bytes()]
+    patches = run(context.root, lock, components, tree, pinned, date.today())
+    changed = [patch.name for patch in patches]
+    todo = [patch.name for patch in patches if not patch.described]
     lines = [f"written: {name}" for name in changed]
     lines += [f"write the Description in {name}, then run: python -m tools lock" for name in todo]
     context.report("refresh", {"changed": changed, "to_describe": todo}, "\n".join(lines or ["no edits"]))
@@ -339,6 +352,8 @@ def relock(context: Context, upstream: str | None, check: bool) -> None:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UsageError(f"there is no {path}", next_steps=["start one from README.md, The lock"]) from error
+    except UnicodeDecodeError as error:
+        raise MalformedLock(f"{path} cannot be read", [str(error)]) from error
     fresh = run(text, context.root, context.progress, upstream=upstream, keep=context.store.put)
     parse(fresh)
     changed = fresh != text
@@ -355,13 +370,12 @@ def relock(context: Context, upstream: str | None, check: bool) -> None:
 @pass_context
 def lint(context: Context, write: bool) -> None:
     """Check lock, patches and the computed parts of the documents. Offline."""
-    from tools.apply import read_patch
+    from tools.apply import read_patches
     from tools.docs import stale
     from tools.store import write_atomically
 
     lock = context.lock
-    for locked in lock.patches:
-        read_patch(context.root, locked)
+    read_patches(context.root, lock)
     found = stale(
         context.root, lock, [(name, command.get_short_help_str(200)) for name, command in cli.commands.items()]
     )
@@ -406,45 +420,51 @@ def _coloured(text: str) -> str:
 
 
 def _fail(error: ToolError, body: dict[str, Any], as_json: bool) -> int:
-    if as_json:
-        document = {
-            "schema": JSON_SCHEMA,
-            "ok": False,
-            "exit_code": error.exit_code,
-            "error": error.message,
-            "details": list(error.findings),
-            "next": list(error.next_steps),
-            **body,
-        }
-        print(json.dumps(document, indent=2))
     click.echo(click.style("error:", fg="red", bold=True) + f" {error.message}", err=True)
     for finding in error.findings:
         click.echo(f"  {finding}", err=True)
     for step in error.next_steps:
         click.echo(f"next: {step}", err=True)
+    return _fail_as_json(error, body) if as_json else error.exit_code
+
+
+def _fail_as_json(error: ToolError, body: dict[str, Any]) -> int:
+    document = {
+        "schema": JSON_SCHEMA,
+        "ok": False,
+        "exit_code": error.exit_code,
+        "error": error.message,
+        "details": list(error.findings),
+        "next": list(error.next_steps),
+        **body,
+    }
+    with suppress(OSError):
+        print(json.dumps(document, indent=2))
     return error.exit_code
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; its exit code. Prints, and never raises what a user, a network or a disk can cause."""
-    forget_outer_repository()
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    as_json = "--json" in arguments
+def _run(arguments: list[str], as_json: bool) -> int:
     try:
         code = cli.main(arguments, prog_name="python -m tools", standalone_mode=False)
-        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
         error.show()
-        return 2
+        return _fail_as_json(UsageError(error.format_message()), {}) if as_json else 2
     except _ReportedError as reported:
         return _fail(reported.error, reported.body, as_json)
     except ToolError as error:
         return _fail(error, {}, as_json)
+    except ModuleNotFoundError as error:
+        return _fail(
+            ToolError(
+                f"Python package {error.name!r} is not installed here",
+                next_steps=["make vendor, which sets up its own"],
+            ),
+            {},
+            as_json,
+        )
     except BrokenPipeError:
-        # `make diff | head`: whoever read us has read enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        raise
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(
@@ -455,6 +475,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; what stood before stands still", err=True)
         return 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; its exit code. Prints, and never raises what a user, a network or a disk can cause."""
+    forget_outer_repository()
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    code = 0
+    try:
+        if isinstance(sys.stdout, TextIOWrapper):
+            # A letter that a terminal does not know is no reason to stop.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        code = _run(arguments, "--json" in arguments)
+        if sys.stdout:
+            sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):
+        # `make diff | head`: whoever read us has read enough. click makes the second of the first.
+        _drop_output()
+    except OSError as error:
+        _drop_output()
+        click.echo(f"error: the result could not be written: {error.strerror}", err=True)
+        return code or 2
+    return code
+
+
+def _drop_output() -> None:
+    """What is still to be written to standard output goes nowhere, or Python complains when it ends."""
+    if sys.stdout:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

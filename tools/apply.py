@@ -4,7 +4,7 @@ Also a script: `python tools/apply.py UPSTREAM_FOLDER DEST` is the `apply` verb.
 """
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,10 +30,13 @@ class Built:
 def read_patch(root: Path, locked: LockedPatch) -> tuple[Patch, bytes]:
     """The patch file that `locked` names, parsed, and its bytes.
 
-    Raises HashMismatch when it is not the file that was locked, MalformedPatch when it breaks a rule or names another
-    target, base or result than the lock.
+    Raises HashMismatch when it is not the file that was locked, MalformedPatch when it cannot be read, breaks a rule or
+    names another target, base or result than the lock.
     """
-    data = (root / locked.file).read_bytes()
+    try:
+        data = (root / locked.file).read_bytes()
+    except OSError as error:
+        raise MalformedPatch(f"{locked.file} cannot be read", [str(error)]) from error
     patch = parse(locked.file, data)
     if (actual := sha256(data)) != locked.sha256:
         raise HashMismatch(
@@ -47,6 +50,20 @@ def read_patch(root: Path, locked: LockedPatch) -> tuple[Patch, bytes]:
     if wrong:
         raise MalformedPatch(f"{locked.file} and the lock disagree", wrong, ["`python -m tools lock`"])
     return patch, data
+
+
+def read_patches(root: Path, lock: Lock) -> dict[str, Patch]:
+    """Every patch of `lock`, parsed, by its target. Raises what `read_patch` does, with the findings of all patches."""
+    found = {}
+    failures: list[ToolError] = []
+    for locked in lock.patches:
+        try:
+            found[locked.target], _ = read_patch(root, locked)
+        except ToolError as error:
+            failures.append(error)
+    if failures:
+        raise joined(failures)
+    return found
 
 
 def apply_patch(scratch: Scratch, patch: Patch, data: bytes, base: bytes) -> bytes:
@@ -95,7 +112,7 @@ def build(root: Path, lock: Lock, components: Iterable[Component], pinned: Mappi
                 files[file.path] = data
             built.append(Built(component, files))
     if failures:
-        raise _joined(failures)
+        raise joined(failures)
     return built
 
 
@@ -106,7 +123,7 @@ def _admit(path: str, data: bytes, expected: str) -> None:
         )
 
 
-def _joined(failures: list[ToolError]) -> ToolError:
+def joined(failures: Sequence[ToolError]) -> ToolError:
     """All failures of a run as one, of the first one's kind."""
     first = failures[0]
     if len(failures) == 1:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tools.apply import read_patch
+from tools.apply import read_patches
 from tools.errors import EXIT_CODES, UsageError
 from tools.lock import IndexSpec, Lock
 
@@ -18,7 +18,7 @@ _PART = re.compile(r"(^<!-- computed: ([a-z-]+) -->\n)(.*?)(^<!-- end -->$)", re
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
-    return "".join("| " + " | ".join(str(cell) for cell in line) + " |\n" for line in lines)
+    return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
 def parts(root: Path, lock: Lock, verbs: Sequence[tuple[str, str]]) -> dict[str, Callable[[], str]]:
@@ -64,7 +64,10 @@ def stale(root: Path, lock: Lock, verbs: Sequence[tuple[str, str]]) -> dict[Path
     for name in DOCUMENTS:
         path = root / name
         if path.exists():
-            text = path.read_text(encoding="utf-8")
+            try:
+                text = path.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise UsageError(f"{name} cannot be read", [str(error)]) from error
             if (fresh := render(text, known, name)) != text:
                 found[path] = fresh
     return found
@@ -81,8 +84,9 @@ def _files(lock: Lock) -> str:
 
 def _patches(root: Path, lock: Lock) -> str:
     rows = []
+    patches = read_patches(root, lock)
     for locked in lock.patches:
-        patch, _ = read_patch(root, locked)
+        patch = patches[locked.target]
         lines = f"+{patch.added} -{patch.removed}"
         description = patch.header["Description"].split("\n")[0]
         rows.append((f"`{locked.file}`", len(patch.hunks), lines, f"`{locked.result_sha256[:16]}`", description))

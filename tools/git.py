@@ -6,13 +6,15 @@ of the user's can change a byte.
 """
 
 import os
+import re
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tools.errors import PatchFails, ToolError
 
@@ -37,9 +39,10 @@ _REPOSITORY_VARIABLES = (
     "GIT_SHALLOW_FILE",
     "GIT_WORK_TREE",
 )
-# A stalled transfer ends after this many seconds; a fetch as a whole (ours is under a megabyte) after the second.
+# Seconds after which a stalled transfer ends; a fetch as a whole (ours is under a megabyte); one of all that there is.
 _STALL_SECONDS = 8
-_FETCH_SECONDS = 60
+_FETCH_SECONDS = 20
+_FETCH_ALL_SECONDS = 90
 
 
 def forget_outer_repository() -> None:
@@ -50,6 +53,10 @@ def forget_outer_repository() -> None:
 
 class RemoteError(Exception):
     """A remote did not give what was asked; the text is git's own reason, on one line."""
+
+
+class RemoteSilent(RemoteError):
+    """A remote that gave no answer in time; asking it for something else would take as long again."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +76,9 @@ def remote_blobs(
     everything: when the remote cannot serve the bare commit, as a bundle or a dumb host cannot, fetch all its refs.
     Raises RemoteError.
     """
-    import git
-
     with _fetched(url, commit, everything=everything) as repo:
+        import git
+
         for blob in blobs:
             try:
                 yield blob, git.Blob(repo, bytes.fromhex(blob)).data_stream.read()
@@ -79,68 +86,104 @@ def remote_blobs(
                 continue
 
 
-def remote_commit(url: str, commit: str, folders: Iterable[str]) -> Commit:
+def remote_commit(url: str, commit: str, folders: Iterable[str], *, everything: bool = False) -> Commit:
     """Fetch `commit` from `url` and read its date and the `*.py` files directly inside each of `folders`.
 
-    Raises RemoteError, also when the commit is not there.
+    everything: as for `remote_blobs`. Raises RemoteError, also when the commit or a folder is not there.
     """
-    import git
+    with _fetched(url, commit, everything=everything) as repo:
+        import git
 
-    with _fetched(url, commit, everything=False) as repo:
         try:
             found = repo.commit(commit)
             files = {
                 str(blob.path): blob.data_stream.read()
                 for folder in folders
-                for blob in found.tree.join(folder).blobs
+                for blob in (found.tree / folder).blobs
                 if blob.name.endswith(".py")
             }
         except (ValueError, KeyError, git.GitError) as error:
             raise RemoteError(_one_line(str(error))) from error
+        except AttributeError as error:
+            raise RemoteError("a component's path is a file there, not a folder") from error
         return Commit(found.hexsha, found.committed_datetime.isoformat(), files)
 
 
 @contextmanager
 def _fetched(url: str, commit: str, *, everything: bool) -> "Iterator[git.Repo]":
-    import git
-
+    try:
+        import git
+    except ModuleNotFoundError:
+        raise
+    except ImportError as error:
+        # GitPython looks for git while it is imported.
+        raise _git_is_missing() from error
     with tempfile.TemporaryDirectory(prefix="dsu-patches-") as folder:
-        repo = git.Repo.init(folder, bare=True)
+        runner = git.Git(folder)
+        runner.update_environment(
+            GIT_TERMINAL_PROMPT="0",
+            GIT_HTTP_LOW_SPEED_LIMIT="1",
+            GIT_HTTP_LOW_SPEED_TIME=str(_STALL_SECONDS),
+            GIT_DEFAULT_HASH="sha1",
+        )
+        _ask(runner, _FETCH_SECONDS, "init", "--quiet", "--template=")
+        fetch = ("-c", f"core.hooksPath={os.devnull}", "fetch", "--quiet", "--no-tags")
         try:
-            repo.git.update_environment(
-                GIT_TERMINAL_PROMPT="0",
-                GIT_HTTP_LOW_SPEED_LIMIT="1",
-                GIT_HTTP_LOW_SPEED_TIME=str(_STALL_SECONDS),
-                LC_ALL="C",
-            )
-            limit: dict[str, Any] = {} if os.name == "nt" else {"kill_after_timeout": _FETCH_SECONDS}
-            try:
-                repo.git.fetch("--quiet", "--depth=1", "--no-tags", "--", url, commit, **limit)
-            except git.GitCommandError as error:
-                if not everything:
-                    raise RemoteError(_reason(error)) from error
+            _ask(runner, _FETCH_SECONDS, *fetch, "--depth=1", "--", url, commit)
+        except RemoteSilent:
+            raise
+        except RemoteError:
+            if not everything:
+                raise
+            failures = []
+            for refs in ("+refs/*:refs/from/*", "+HEAD:refs/from-HEAD"):
                 try:
-                    names = [line.split("\t")[1] for line in str(repo.git.ls_remote("--", url, **limit)).splitlines()]
-                    specs = [f"+{name}:refs/from/{number}" for number, name in enumerate(names)]
-                    repo.git.fetch("--quiet", "--no-tags", "--", url, *specs, **limit)
-                except git.GitCommandError as second:
-                    raise RemoteError(_reason(second)) from second
+                    _ask(runner, _FETCH_ALL_SECONDS, *fetch, "--", url, refs)
+                except RemoteError as error:
+                    failures.append(error)
+            if len(failures) == 2:
+                raise failures[0] from None
+        repo = git.Repo(folder)
+        try:
             yield repo
         finally:
             repo.close()
 
 
-def _reason(error: "git.GitCommandError") -> str:
-    text = error.stderr.strip().removeprefix("stderr:").strip().strip("'")
-    if "Timeout" in text and "did not complete" in text:
-        return f"no answer within {_FETCH_SECONDS} s"
-    return _one_line(text) or f"git exited with {error.status}"
+def _ask(runner: "git.Git", seconds: float, *arguments: str) -> None:
+    """Run `git ARGUMENTS`. Raises RemoteError with git's own reason, RemoteSilent when it is not done in time.
+
+    Not GitPython's `kill_after_timeout`: that one lists git's children with `ps` or `pgrep`, which small containers
+    lack, and keeps an interrupted run waiting for the time to pass.
+    """
+    # A session of its own, so that git and its network helpers can be ended together.
+    process = runner.execute([runner.GIT_PYTHON_GIT_EXECUTABLE, *arguments], as_process=True, start_new_session=True)
+    assert process.proc is not None
+    running: subprocess.Popen[bytes] = process.proc
+    try:
+        _, said = running.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise RemoteSilent(f"no answer within {seconds:.0f} s") from error
+    finally:
+        if running.poll() is None:
+            if os.name == "nt":
+                running.kill()
+            else:
+                os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+    if running.returncode:
+        reason = _one_line(said.decode(errors="replace")) or f"git exited with {running.returncode}"
+        raise RemoteSilent(reason) if "Operation too slow" in reason else RemoteError(reason)
 
 
 def _one_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     fatal = [line for line in lines if line.startswith(("fatal:", "error:", "remote:"))]
     return "; ".join(fatal or lines)[:300]
+
+
+def _git_is_missing() -> ToolError:
+    return ToolError("git was not found", next_steps=["install git and put it on PATH"])
 
 
 class Scratch:
@@ -166,10 +209,12 @@ class Scratch:
         target = self.root / "tree" / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(base)
-        (self.root / "patch").write_bytes(patch)
+        # Git looks for a hunk that only removes one line above where it is, and may find it there.
+        exact = re.sub(rb"(?m)^(@@ -\S+ \+)(\d+)(,0 @@)", lambda at: at[1] + b"%d" % (int(at[2]) + 1) + at[3], patch)
+        (self.root / "patch").write_bytes(exact)
         done = self._run("apply", "--unidiff-zero", "--whitespace=nowarn", "--verbose", "../patch", check=False)
         said = done.stderr.decode(errors="replace").strip().splitlines()
-        if done.returncode or any("offset" in line or "fuzz" in line for line in said):
+        if done.returncode or any(line.startswith("Hunk #") and "offset" in line for line in said):
             raise PatchFails(f"{name} does not apply to {path}", said)
         result = target.read_bytes()
         if result == base:
@@ -177,7 +222,10 @@ class Scratch:
         return result
 
     def diff(self, path: str, old: bytes, new: bytes, context: int) -> str:
-        """A git diff of `old` to `new` at `path` with full blob ids and `context` lines; empty when they are equal."""
+        """A git diff of `old` to `new` at `path` with full blob ids and `context` lines; empty when they are equal.
+
+        Bytes that are no UTF-8 come as surrogates.
+        """
         target = self.root / "tree" / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(old)
@@ -187,7 +235,7 @@ class Scratch:
         # mention, there is no configuration here to set them.
         self._run("update-index", "--really-refresh", "-q", check=False)
         done = self._run("diff", f"-U{context}", "--full-index", "--minimal", "--no-color", "--no-renames", "--", path)
-        return done.stdout.decode("utf-8", errors="replace")
+        return done.stdout.decode("utf-8", errors="surrogateescape")
 
     def _run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "XDG_"))}
@@ -199,9 +247,11 @@ class Scratch:
             "GIT_CEILING_DIRECTORIES": str(self.root.parent),
             "GIT_DIR": str(self.root / "tree" / ".git"),
             "GIT_WORK_TREE": str(self.root / "tree"),
+            "GIT_LITERAL_PATHSPECS": "1",
             "LC_ALL": "C",
         }
-        fixed = ("-c", "core.autocrlf=false", "-c", "core.safecrlf=false", "-c", "core.fileMode=false")
+        settings = ("core.autocrlf=false", "core.safecrlf=false", "core.fileMode=false", "core.quotePath=false")
+        fixed = [word for setting in settings for word in ("-c", setting)]
         try:
             done = subprocess.run(
                 ["git", *fixed, *arguments],
@@ -212,7 +262,7 @@ class Scratch:
                 check=False,
             )
         except FileNotFoundError as error:
-            raise ToolError("git was not found", next_steps=["install git and put it on PATH"]) from error
+            raise _git_is_missing() from error
         if check and done.returncode:
             raise ToolError(f"git {arguments[0]} failed", done.stderr.decode(errors="replace").strip().splitlines())
         return done

@@ -12,11 +12,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tools.errors import MalformedLock, UsageError
+from tools.toml_lines import TomlLines
 from tools.wheels import UndoStep, parse_step
 
 SCHEMA = 1
 LOCK_NAME = "upstream.lock"
 PATCH_DIR = "patches"
+_HOLE = re.compile(r"\{(?:commit|path)\}")
 
 
 @dataclass(frozen=True)
@@ -147,55 +149,20 @@ class Lock:
 def path_fault(path: str) -> str | None:
     """Why `path` may not be written below a tree, or None. The one rule for paths from locks and patches."""
     parts = path.split("/")
-    if not path or path.startswith("/") or re.match(r"[A-Za-z]:", path):
+    if not path or path.startswith("/"):
         return "is not a relative path"
     if "\\" in path:
         return "has a backslash"
     if any(part in ("", ".", "..") for part in parts):
         return "has an empty, '.' or '..' part"
-    if any(part.lower().rstrip(". ") == ".git" for part in parts):
+    # The second is what Windows calls the first in eight letters.
+    if any(part.lower().rstrip(". ") in (".git", "git~1") for part in parts):
         return "reaches into .git"
-    if any(ord(char) < 32 or char in '"\x7f' for char in path):
-        return "has a control or quote character"
+    # Not printable: control characters, and the invisible ones that some file systems pass over. A colon means a drive
+    # or a stream on Windows.
+    if any(not char.isprintable() or char in '":' for char in path):
+        return "has an invisible character, a quote or a colon"
     return None
-
-
-class _Lines:
-    """Line numbers of tables and keys, which `tomllib` does not keep.
-
-    Tables are known by their path with array positions, as ("sources", 2, "wheels", 0).
-    """
-
-    _TABLE = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]")
-    _KEY = re.compile(r"""\s*("[^"]*"|'[^']*'|[\w-]+)\s*=""")
-
-    def __init__(self, text: str) -> None:
-        self._at: dict[tuple[str | int, ...], int] = {}
-        counts: dict[str, int] = {}
-        here: tuple[str | int, ...] = ()
-        for number, line in enumerate(text.splitlines(), 1):
-            if table := self._TABLE.match(line):
-                names = [part.strip().strip("\"'") for part in table[2].split(".")]
-                if table[1] == "[[":
-                    dotted = ".".join(names)
-                    counts = {k: n for k, n in counts.items() if not k.startswith(dotted + ".")}
-                    counts[dotted] = counts.get(dotted, -1) + 1
-                path: list[str | int] = []
-                for depth, name in enumerate(names, 1):
-                    path.append(name)
-                    if (position := counts.get(".".join(names[:depth]))) is not None:
-                        path.append(position)
-                here = tuple(path)
-                self._at[here] = number
-            elif key := self._KEY.match(line):
-                self._at.setdefault((*here, key[1].strip("\"'")), number)
-
-    def find(self, path: Sequence[str | int]) -> int:
-        """The line of `path`, or of the nearest table around it."""
-        for length in range(len(path), 0, -1):
-            if found := self._at.get(tuple(path[:length])):
-                return found
-        return 1
 
 
 class _Table:
@@ -219,7 +186,7 @@ class _Table:
         if found is None:
             self.fault(key, f"{key} is missing")
         elif not isinstance(found, str) or not re.fullmatch(pattern, found):
-            self.fault(key, f"{key} should be {what}, is {found!r}")
+            self.fault(key, f"{key} should be {what}, is {_shown(found)}")
         else:
             return found
         return ""
@@ -239,8 +206,8 @@ class _Table:
     def texts(self, key: str) -> list[str]:
         self.asked.add(key)
         found = self.value.get(key, [])
-        if not isinstance(found, list) or not all(isinstance(item, str) and item for item in found):
-            self.fault(key, f"{key} should be a list of strings")
+        if not isinstance(found, list) or not all(isinstance(item, str) and item.strip() for item in found):
+            self.fault(key, f"{key} should be a list of non-empty strings")
             return []
         return found
 
@@ -264,10 +231,18 @@ class _Table:
                 self.fault(key, f"unknown key {key!r}")
 
 
+def _shown(value: object) -> str:
+    """A value from the lock as a message shows it: short, whatever somebody wrote there."""
+    if isinstance(value, str):
+        return repr(value[:100])
+    # Python refuses to write out an integer of thousands of digits.
+    small = value is None or (isinstance(value, int) and abs(value) < 10**9)
+    return repr(value) if small else f"of type {type(value).__name__}"
+
+
 class _Reader:
-    def __init__(self, text: str, name: str) -> None:
-        self.name = name
-        self.lines = _Lines(text)
+    def __init__(self, text: str) -> None:
+        self.lines = TomlLines(text)
         self.faults: list[tuple[int, str]] = []
 
     def fault(self, path: Sequence[str | int], text: str) -> None:
@@ -313,8 +288,14 @@ class _Reader:
                 table.fault("files", f"component {name} has no files")
             if PurePosixPath(folder).name != name:
                 table.fault("path", f"component {name} should end its path with its name, has {folder!r}")
+            for other in group.value.values():
+                around = other.get("path") if isinstance(other, dict) else None
+                if isinstance(around, str) and folder.startswith(f"{around}/"):
+                    table.fault("path", f"{folder} lies inside component {PurePosixPath(around).name}")
             table.done()
             found.append(Component(name, folder, tuple(members)))
+        if not group.value and "components" in top.value:
+            top.fault("components", "no components are listed")
         for position, path in enumerate(files):
             if path not in claimed:
                 self.fault(("files", position), f"{path} is outside every component")
@@ -340,7 +321,7 @@ class _Reader:
             target = files.get(patch.target)
             if target is None:
                 table.fault("target", f"{patch.file} is unused: {patch.target!r} is no pinned file")
-            elif target.blob != patch.base:
+            elif patch.base and target.blob != patch.base:
                 table.fault("base", f"{patch.file} has base {patch.base}, but {target.path} is pinned at {target.blob}")
             table.done()
             found.append(patch)
@@ -348,22 +329,22 @@ class _Reader:
 
     def sources(self, top: _Table, files: Mapping[str, PinnedFile]) -> tuple[SourceSpec, ...]:
         found: list[SourceSpec] = []
-        for table in top.tables("sources"):
-            kind = table.text("kind")
+        tables = top.tables("sources")
+        for table in tables:
+            kind = table.text("kind", "git|raw|index", "git, raw or index")
             if kind == "git":
                 found.append(GitSpec())
             elif kind == "raw":
                 url = table.text("url")
-                if "{path}" not in url or "{commit}" not in url:
-                    table.fault("url", f"url should hold {{commit}} and {{path}}, is {url!r}")
+                if url and ({"{commit}", "{path}"} - {*_HOLE.findall(url)} or re.search("[{}]", _HOLE.sub("", url))):
+                    table.fault("url", f"url should hold {{commit}} and {{path}} and no other brace, is {url!r}")
                 found.append(RawSpec(url))
             elif kind == "index":
                 found.append(IndexSpec(tuple(self.wheel(wheel, files) for wheel in table.tables("wheels"))))
             else:
-                table.fault("kind", f"kind should be git, raw or index, is {kind!r}")
                 continue
             table.done()
-        if not found:
+        if not tables and "sources" not in top.value:
             self.fault(("sources",), "no [[sources]] are listed")
         return tuple(found)
 
@@ -396,13 +377,14 @@ def parse(text: str, name: str = LOCK_NAME) -> Lock:
     """
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Mostly tomllib's own error; what Python says of a number of 5000 digits, or of 5000 brackets, is none.
         raise MalformedLock(f"{name} is not TOML", [str(error)]) from error
-    reader = _Reader(text, name)
+    reader = _Reader(text)
     top = _Table(reader, data)
     top.asked.add("schema")
-    if data.get("schema") != SCHEMA:
-        top.fault("schema", f"schema should be {SCHEMA}, is {data.get('schema')!r}")
+    if type(schema := data.get("schema")) is not int or schema != SCHEMA:
+        top.fault("schema", f"schema should be {SCHEMA}, is {_shown(schema)}")
     pin = reader.pin(top.table("pin"))
     baseline = reader.pin(top.table("baseline"))
     files = reader.files(top)
@@ -433,7 +415,7 @@ def load(root: Path) -> Lock:
     lock = parse(text)
     listed = {patch.file for patch in lock.patches}
     present = {f"{PATCH_DIR}/{file.name}" for file in (root / PATCH_DIR).glob("*.patch")}
-    lines = _Lines(text)
+    lines = TomlLines(text)
     faults = [
         (lines.find(("patches", position)), f"{patch.file} is listed, but there is no such file")
         for position, patch in enumerate(lock.patches)

@@ -2,6 +2,9 @@
 
 Deterministic: it holds no time, no path of this machine and no order but the lock's, so that the same bytes from the
 same sources give the same file. Each component has its own section; vendoring one leaves the others' sections alone.
+
+While components are being swapped in, a second file says what is coming, so that whatever a killed run leaves is known
+to be ours.
 """
 
 import json
@@ -13,8 +16,11 @@ from typing import Any
 from tools import __version__
 from tools.errors import Drift
 from tools.lock import Component, Lock
+from tools.store import write_atomically
+from tools.tree import digest
 
 NAME = "PROVENANCE.json"
+PENDING = f".{NAME}.next"
 SCHEMA = 1
 _TOOL = "dsu-patches"
 
@@ -55,7 +61,15 @@ def read(tree: Path) -> dict[str, Any]:
 
     Raises Drift when a file of that name is there and is not a manifest of ours.
     """
-    path = tree / NAME
+    if (found := _sections(tree / NAME)) is None:
+        raise Drift(
+            f"{tree / NAME} is not a manifest that this tool wrote",
+            next_steps=["move it away, or name another folder with DEST="],
+        )
+    return found
+
+
+def _sections(path: Path) -> dict[str, Any] | None:
     try:
         document = json.loads(path.read_bytes())
         ours = document["schema"] == SCHEMA and str(document["tool"]).startswith(_TOOL)
@@ -68,12 +82,26 @@ def read(tree: Path) -> dict[str, Any]:
             return dict(sections)
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
-    raise Drift(
-        f"{path} is not a manifest that this tool wrote",
-        next_steps=["move it away, or name another folder with DEST="],
-    )
+    return None
+
+
+def pending(tree: Path) -> dict[str, Any]:
+    """The sections that a run had announced and, if it is not still at work, was killed before it recorded them."""
+    return _sections(tree / PENDING) or {}
+
+
+def announce(tree: Path, sections: Mapping[str, Any]) -> None:
+    """Say that `sections` are coming. Raises OSError."""
+    write_atomically(tree / PENDING, render({**pending(tree), **sections}))
+
+
+def settle(tree: Path) -> None:
+    """Forget what was announced, unless the tree holds a file that only the announcement explains. Raises OSError."""
+    unrecorded = set(_entries(pending(tree))) - set(_entries(read(tree)))
+    if not any(digest(tree / path) == sha256 for path, sha256 in unrecorded):
+        (tree / PENDING).unlink(missing_ok=True)
 
 
 def agrees(found: Mapping[str, Any] | None, lock: Lock, component: Component) -> bool:
@@ -85,6 +113,13 @@ def agrees(found: Mapping[str, Any] | None, lock: Lock, component: Component) ->
         return False
 
 
-def ours(sections: Mapping[str, Any]) -> dict[str, str]:
-    """Result SHA-256 by path, of every file that the manifest says we made."""
-    return {entry["path"]: entry["result"]["sha256"] for part in sections.values() for entry in part["files"]}
+def ours(tree: Path) -> dict[str, set[str]]:
+    """Result SHA-256s by path, of every file that we made in `tree`, or were about to. Raises Drift as `read` does."""
+    found: dict[str, set[str]] = {}
+    for path, sha256 in [*_entries(read(tree)), *_entries(pending(tree))]:
+        found.setdefault(path, set()).add(sha256)
+    return found
+
+
+def _entries(sections: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(entry["path"], entry["result"]["sha256"]) for part in sections.values() for entry in part["files"]]

@@ -6,6 +6,7 @@ twice: in the lock, and in its `index` line. Applying is git's job (`git.py`), n
 
 import re
 from dataclasses import dataclass
+from datetime import date
 
 from unidiff.errors import UnidiffParseError
 from unidiff.patch import PatchSet
@@ -13,11 +14,15 @@ from unidiff.patch import PatchSet
 from tools.errors import MalformedPatch
 from tools.lock import path_fault
 
+# What a Description begins with as long as nobody wrote it.
+TO_WRITE = "TODO"
 HEADER_FIELDS = ("Description", "Origin", "Forwarded", "Last-Update")
 _FIELD = re.compile(r"([A-Z][A-Za-z-]*): (\S.*)")
 _DIFF = re.compile(r"diff --git (.+)")
 _INDEX = re.compile(r"index ([0-9a-f]{40})\.\.([0-9a-f]{40}) 100644")
-_HUNK = re.compile(r"@@ -\d+(,\d+)? \+\d+(,\d+)? @@(.*)")
+_HUNK = re.compile(r"@@ -[0-9]+(,[0-9]+)? \+[0-9]+(,[0-9]+)? @@(.*)")
+# The first characters of a hunk's lines: what goes, what comes, and where a side ends without a newline.
+_HUNK_SHAPE = re.compile(r"(?!$)(-+\\?)?(\++\\?)?")
 _NO_NEWLINE = "\\ No newline at end of file"
 # What a patch of ours never does, by the line in which git says so.
 _REFUSED = {
@@ -63,6 +68,10 @@ class Patch:
     hunks: tuple[Hunk, ...]
 
     @property
+    def described(self) -> bool:
+        return not self.header["Description"].startswith(TO_WRITE)
+
+    @property
     def added(self) -> int:
         return sum(len(hunk.added) for hunk in self.hunks)
 
@@ -71,8 +80,8 @@ class Patch:
         return sum(len(hunk.removed) for hunk in self.hunks)
 
 
-def parse(name: str, data: bytes) -> Patch:
-    """The patch in `data`; `name` is what messages call it.
+def parse(name: str, data: bytes, *, draft: bool = False) -> Patch:
+    """The patch in `data`; `name` is what messages call it. draft: a Description may still be to write.
 
     Raises MalformedPatch with every fault and its line: not UTF-8 or not LF; a missing header field; anything but one
     modified regular file; a path that is absolute or leaves the tree; short blob ids; a context line.
@@ -90,26 +99,34 @@ def parse(name: str, data: bytes) -> Patch:
     start = next((number for number, line in enumerate(lines) if _DIFF.match(line)), None)
     if start is None:
         raise _malformed(name, [*faults, (1, "has no `diff --git` line")])
-    header = _read_header(lines[:start], faults)
+    header = _read_header(lines[:start], faults, draft)
     target = _read_target(lines[start], start + 1, faults)
     base, result, body = _read_preamble(lines, start, target, faults)
     for number, line in enumerate(lines[body:], body + 1):
         _check_body_line(number, line, faults)
     if faults:
         raise _malformed(name, faults)
-    try:
-        [parsed] = PatchSet("\n".join(lines[start:]) + "\n")
-    except (UnidiffParseError, ValueError) as error:
-        raise _malformed(name, [(start + 1, f"does not parse: {error}")]) from error
-    hunks: list[Hunk] = []
-    shift = 0
     # Only a hunk header can start with @@ here: every body line has its sign first.
     headers = [number for number, line in enumerate(lines[start:], start + 1) if line.startswith("@@")]
-    for hunk, header_line in zip(parsed, headers, strict=True):
+    ends = [*headers, len(lines) + 1][1:]
+    try:
+        [parsed] = PatchSet("\n".join(lines[start:]) + "\n")
+        found = list(zip(parsed, headers, ends, strict=True))
+    except (UnidiffParseError, ValueError) as error:
+        raise _malformed(name, [(start + 1, f"does not parse: {error}")]) from error
+    if lines[body:] and (not headers or headers[0] != body + 1):
+        faults.append((body + 1, "should be the first hunk's header"))
+    hunks: list[Hunk] = []
+    shift = 0
+    for hunk, header_line, end in found:
+        # unidiff passes over some lines behind a hunk; git would, too.
+        signs = "".join(line[0] for line in lines[header_line : end - 1])
+        if len(hunk) != len(signs) or not _HUNK_SHAPE.fullmatch(signs):
+            faults.append((header_line, f"hunk {len(hunks) + 1} should be its removed lines, then its added lines"))
         # A side without lines is numbered by the line before it.
         at = hunk.source_start + (hunk.source_length == 0)
         lands = hunk.target_start + (hunk.target_length == 0)
-        if lands != at + shift or (hunks and at < hunks[-1].at + len(hunks[-1].removed)):
+        if at < 1 or lands != at + shift or (hunks and at < hunks[-1].at + len(hunks[-1].removed)):
             faults.append(
                 (header_line, f"hunk {len(hunks) + 1} lands on line {lands}; the hunks before it say {at + shift}")
             )
@@ -153,12 +170,14 @@ def misfits(patch: Patch, base: bytes) -> list[str]:
                 found.append(f"{where} expects line {hunk.at + offset} to be {expected!r}, it is {actual!r}")
                 break
         else:
-            if hunk.removed and end == len(lines) and hunk.base_ends_open != ends_open:
+            # What is added behind a last line without a newline would be glued to it.
+            reaches_open_end = ends_open and end == len(lines)
+            if hunk.base_ends_open != reaches_open_end:
                 found.append(f"{where} disagrees with the base about the newline at its end")
     return found
 
 
-def _read_header(lines: list[str], faults: list[tuple[int, str]]) -> dict[str, str]:
+def _read_header(lines: list[str], faults: list[tuple[int, str]], draft: bool) -> dict[str, str]:
     header: dict[str, str] = {}
     last = ""
     for number, line in enumerate(lines, 1):
@@ -173,11 +192,19 @@ def _read_header(lines: list[str], faults: list[tuple[int, str]]) -> dict[str, s
             faults.append((number, f"is no header line (one each of {', '.join(HEADER_FIELDS)}): {line!r}"))
     for missing in [field for field in HEADER_FIELDS if field not in header]:
         faults.append((1, f"header field {missing} is missing"))
-    if "TODO" in header.get("Description", ""):
+    if header.get("Description", "").startswith(TO_WRITE) and not draft:
         faults.append((1, "Description is still to be written"))
-    if "Last-Update" in header and not re.fullmatch(r"\d{4}-\d\d-\d\d", header["Last-Update"]):
+    if "Last-Update" in header and not _is_date(header["Last-Update"]):
         faults.append((1, f"Last-Update should be YYYY-MM-DD, is {header['Last-Update']!r}"))
     return header
+
+
+def _is_date(text: str) -> bool:
+    try:
+        # The comparison leaves out the other ways that ISO 8601 has for a day.
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _read_target(line: str, number: int, faults: list[tuple[int, str]]) -> str:
@@ -195,18 +222,26 @@ def _read_target(line: str, number: int, faults: list[tuple[int, str]]) -> str:
 def _read_preamble(lines: list[str], start: int, target: str, faults: list[tuple[int, str]]) -> tuple[str, str, int]:
     """Base id, result id and the 0-based line where hunks begin."""
     at = start + 1
-    while at < len(lines) and (why := next((w for head, w in _REFUSED.items() if lines[at].startswith(head)), None)):
-        faults.append((at + 1, f"{why}; a patch here changes the text of one regular file"))
+    while at < len(lines) and (why := _refusal(lines[at])):
+        faults.append((at + 1, why))
         at += 1
     index = _INDEX.fullmatch(lines[at]) if at < len(lines) else None
     if index is None:
         faults.append((at + 1, "should be `index <40 hex>..<40 hex> 100644`"))
         return "", "", len(lines)
+    if lines[at + 1 : at + 2] and (why := _refusal(lines[at + 1])):
+        faults.append((at + 2, why))
+        return index[1], index[2], len(lines)
     for offset, expected in ((1, f"--- a/{target}"), (2, f"+++ b/{target}")):
         actual = lines[at + offset] if at + offset < len(lines) else ""
         if actual != expected:
             faults.append((at + offset + 1, f"should be {expected!r}, is {actual!r}"))
     return index[1], index[2], at + 3
+
+
+def _refusal(line: str) -> str | None:
+    why = next((why for head, why in _REFUSED.items() if line.startswith(head)), None)
+    return f"{why}; a patch here changes the text of one regular file" if why else None
 
 
 def _check_body_line(number: int, line: str, faults: list[tuple[int, str]]) -> None:
@@ -216,8 +251,9 @@ def _check_body_line(number: int, line: str, faults: list[tuple[int, str]]) -> N
     elif line.startswith(" ") or not line:
         faults.append((number, "is a context line; patches here have none (diff with -U0)"))
     elif line.startswith("+"):
-        if line != line.rstrip():
-            faults.append((number, "adds trailing whitespace"))
+        # Blanks only: a form feed on a line of its own is a page break.
+        if line != line.rstrip(" \t"):
+            faults.append((number, f"adds trailing whitespace: {line!r}"))
     elif not line.startswith("-") and line != _NO_NEWLINE:
         why = "starts a second file" if line.startswith("diff ") else "is no part of a diff"
         faults.append((number, f"{why}: {line!r}"))

@@ -9,7 +9,9 @@ class Progress:
     """Says what is going on; `quiet` says nothing."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._quiet = quiet
+        # Started with standard error closed, there is nobody to tell, and print() would take standard output instead.
+        self._heard = sys.stderr is not None
+        self._quiet = quiet or not self._heard
         self._live: Callable[[str], None] | None = None
 
     def line(self, text: str) -> None:
@@ -25,7 +27,7 @@ class Progress:
         """One line that is never left out."""
         if self._live:
             self._live(f"warning: {text}")
-        else:
+        elif self._heard:
             print(f"warning: {text}", file=sys.stderr, flush=True)
 
     @contextmanager
@@ -39,7 +41,9 @@ class Progress:
 
         with Bar(console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(name, total=total)
-            self._live = lambda text: bar.console.print(text, markup=False, highlight=False)
+            self._live = lambda text: bar.console.print(
+                text, markup=False, emoji=False, highlight=False, soft_wrap=True
+            )
             try:
                 yield lambda: bar.advance(task)
             finally:

@@ -7,16 +7,18 @@ from datetime import date
 from pathlib import Path
 
 import tomlkit
+from tomlkit.items import AoT
 
 from tools.apply import read_patch
-from tools.errors import Drift, UsageError
+from tools.errors import Drift, MalformedPatch, UsageError
 from tools.git import Scratch
 from tools.lock import LOCK_NAME, PATCH_DIR, Component, Lock, PinnedFile
-from tools.patchset import HEADER_FIELDS
+from tools.lock import parse as parse_lock
+from tools.patchset import HEADER_FIELDS, TO_WRITE, Patch, parse
 from tools.relock import lock_patch
 from tools.store import write_atomically
 
-_NEW_HEADER = {"Description": "TODO: say what this changes and why", "Origin": "other", "Forwarded": "no"}
+_NEW_HEADER = {"Description": f"{TO_WRITE}: say what this changes and why", "Origin": "other", "Forwarded": "no"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def differences(tree: Path, files: Iterable[PinnedFile], pinned: Mapping[str, by
         for file in files:
             data = (tree / file.path).read_bytes()
             text = scratch.diff(file.path, pinned[file.path], data, context) if data != pinned[file.path] else ""
-            body = text.split("\n@@", 1)[-1].splitlines()[1:] if text else []
+            body = text.split("\n@@", 1)[-1].split("\n")[1:] if text else []
             found.append(
                 Difference(
                     file.path,
@@ -65,7 +67,7 @@ def export(root: Path, lock: Lock, found: Iterable[Difference], folder: Path) ->
             locked = lock.patch_for(difference.path)
             header = _header(read_patch(root, locked)[0].header) if locked else ""
             name = Path(locked.file).name if locked else difference.path.replace("/", "-") + ".patch"
-            plan[folder / name] = (header + difference.text).encode()
+            plan[folder / name] = _encoded(header + difference.text)
     taken = [path for path, data in plan.items() if path.exists() and path.read_bytes() != data]
     if taken:
         raise UsageError("files are in the way of the export", map(str, taken), ["name an empty folder with EXPORT="])
@@ -77,11 +79,12 @@ def export(root: Path, lock: Lock, found: Iterable[Difference], folder: Path) ->
 
 def refresh(
     root: Path, lock: Lock, components: Iterable[Component], tree: Path, pinned: Mapping[str, bytes], today: date
-) -> list[str]:
-    """Turn what was edited in `tree` into patch files and lock entries; the patch files that changed.
+) -> list[Patch]:
+    """Turn what was edited in `tree` into patch files and lock entries; the patches that changed.
 
-    A pinned file that had no patch gets one, with a Description left to write. Raises MalformedPatch (the fault is in
-    the edit, as trailing whitespace) before anything is written, Drift when an edit undid a patch altogether.
+    A pinned file that had no patch gets one, with a Description left to write. Raises before anything is written:
+    MalformedPatch for an edit that no patch may hold (trailing whitespace) and for a patch file that is malformed
+    already, Drift when an edit undid a patch altogether.
     """
     document = tomlkit.parse((root / LOCK_NAME).read_text(encoding="utf-8"))
     entries = document.setdefault("patches", tomlkit.aot())
@@ -94,34 +97,36 @@ def refresh(
             if locked:
                 undone.append(f"{difference.path}: as upstream has it, so {locked.file} would be empty")
             continue
-        name = locked.file if locked else f"{PATCH_DIR}/{Path(difference.path).stem}.patch"
         body = bare(difference.text)
-        path = root / name
         if locked:
-            old = path.read_text(encoding="utf-8")
-            if old[old.index("diff --git ") :] == body:
+            name = locked.file
+            old = (root / name).read_bytes()
+            fields = parse(name, old, draft=True).header
+            if old.endswith(_encoded(f"\n{body}")):
                 continue
-            header = _header({**read_header(old), "Last-Update": today.isoformat()})
         else:
-            if path.exists():
-                raise UsageError(f"{name} exists already and patches another file")
-            header = _header({**_NEW_HEADER, "Last-Update": today.isoformat()})
-            entries.append(tomlkit.item({"file": name, "target": difference.path}))
-        changed[name] = (header + body).encode()
+            name = _new_name(difference.path, [*changed, *(patch.file for patch in lock.patches)])
+            fields = _NEW_HEADER
+            entry = tomlkit.table() if isinstance(entries, AoT) else tomlkit.inline_table()
+            entry.update({"file": name, "target": difference.path})
+            entries.append(entry)
+        changed[name] = _encoded(_header({**fields, "Last-Update": today.isoformat()}) + body)
     if undone:
         raise Drift(
             "a patch came out empty", undone, ["make vendor applies it again; to drop it, remove it from the lock"]
         )
-    if not changed:
-        return []
-    for name, data in changed.items():
-        write_atomically(root / name, data)
+    patches = _parsed(changed)
     with Scratch() as scratch:
-        for entry in entries:
-            if str(entry["file"]) in changed and "TODO" not in changed[str(entry["file"])].decode():
-                lock_patch(entry, root, pinned, scratch)
-    write_atomically(root / LOCK_NAME, tomlkit.dumps(document).encode())
-    return list(changed)
+        for patch in patches:
+            entry = next(entry for entry in entries if entry["file"] == patch.name)
+            lock_patch(entry, patch, changed[patch.name], pinned, scratch)
+    if changed:
+        text = tomlkit.dumps(document)
+        parse_lock(text)
+        for name, data in changed.items():
+            write_atomically(root / name, data)
+        write_atomically(root / LOCK_NAME, text.encode())
+    return patches
 
 
 def bare(diff: str) -> str:
@@ -129,19 +134,38 @@ def bare(diff: str) -> str:
     return re.sub(r"^(@@ [^@]+ @@).*$", r"\1", diff, flags=re.MULTILINE)
 
 
-def read_header(text: str) -> dict[str, str]:
-    """The DEP-3 fields before the diff in a patch file's `text`, continuation lines joined by newlines."""
-    fields: dict[str, str] = {}
-    last = ""
-    for line in text[: text.index("diff --git ")].splitlines():
-        if line.startswith(" ") and last:
-            fields[last] += "\n" + line[1:]
-        elif ": " in line:
-            last, value = line.split(": ", 1)
-            fields[last] = value
-    return fields
+def _parsed(changed: Mapping[str, bytes]) -> list[Patch]:
+    """The patches in `changed` (bytes by name). Raises MalformedPatch with what is wrong with the edits in all."""
+    found: list[Patch] = []
+    faults: list[str] = []
+    for name, data in changed.items():
+        try:
+            found.append(parse(name, data, draft=True))
+        except MalformedPatch as error:
+            faults += error.findings
+    if faults:
+        raise MalformedPatch(
+            "what was edited cannot be a patch, so nothing was written",
+            faults,
+            ["mend it in the tree, then: make refresh"],
+        )
+    return found
+
+
+def _new_name(path: str, taken: Iterable[str]) -> str:
+    """A patch file for `path`: called as the file is, or with its folders too when that is `taken`."""
+    stem = path.removesuffix(".py")
+    names = [f"{PATCH_DIR}/{name}.patch" for name in (stem.rsplit("/", 1)[-1], stem.replace("/", "-"))]
+    for name in names:
+        if name not in taken:
+            return name
+    raise UsageError(f"every name for a patch of {path} is taken", names, ["rename one of them, in the lock too"])
 
 
 def _header(fields: Mapping[str, str]) -> str:
     lines = [f"{name}: {fields[name]}".replace("\n", "\n ") for name in HEADER_FIELDS]
     return "\n".join(lines) + "\n\n"
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", errors="surrogateescape")

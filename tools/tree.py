@@ -7,10 +7,12 @@ where there is one (Linux, macOS). Elsewhere it takes two renames; a run killed 
 import ctypes
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from tools.errors import HashMismatch, UsageError
@@ -26,16 +28,21 @@ def listing(folder: Path) -> dict[str, Path]:
     """Every file below `folder` by its posix path relative to it; {} when it is not there.
 
     Symbolic links count as files and are not followed. Python's own `__pycache__/*.pyc` are left out: using the models
-    makes them, and they are derived from what is listed.
+    makes them, and they are derived from what is listed. Raises OSError for a folder that cannot be read.
     """
     found: dict[str, Path] = {}
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=_unless_absent):
         base = Path(place)
         links = [name for name in folders if (base / name).is_symlink()]
         for name in [*names, *links]:
             if not (base.name == "__pycache__" and name.endswith(".pyc")):
                 found[(base / name).relative_to(folder).as_posix()] = base / name
     return dict(sorted(found.items()))
+
+
+def _unless_absent(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def digest(path: Path) -> str | None:
@@ -50,7 +57,11 @@ def refuse_links(tree: Path, path: str) -> None:
     here = tree
     for part in path.split("/"):
         here = here / part
-        if here.is_symlink() or (here.exists() and not here.is_dir()):
+        try:
+            plain = stat.S_ISDIR(here.lstat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        if not plain:
             raise UsageError(
                 f"{here} is not a plain folder",
                 ["a component is written only where its own path leads"],
@@ -63,13 +74,19 @@ def locked(tree: Path) -> Iterator[None]:
     """Hold `tree` against other runs. Raises UsageError when another holds it for two minutes."""
     from filelock import FileLock, Timeout
 
-    tree.mkdir(parents=True, exist_ok=True)
     path = tree / LOCK_NAME
     lock = FileLock(path)
-    try:
-        lock.acquire(timeout=_LOCK_SECONDS)
-    except Timeout as error:
-        raise UsageError(f"another run holds {path}", next_steps=["wait for it, or end it"]) from error
+    for turn in count(1):
+        try:
+            tree.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=_LOCK_SECONDS)
+            break
+        except (FileNotFoundError, FileExistsError):
+            # A `clean` may have removed the tree that was just made, or just seen.
+            if turn == 20:
+                raise
+        except Timeout as error:
+            raise UsageError(f"another run holds {path}", next_steps=["wait for it, or end it"]) from error
     try:
         yield
     finally:
@@ -89,6 +106,11 @@ def leftovers(tree: Path, folder: str) -> list[Path]:
     )
 
 
+def interrupted(tree: Path, folders: Iterable[str]) -> bool:
+    """Whether a run was killed in `tree`, at one of its component `folders`, or is still at work there."""
+    return (tree / LOCK_NAME).exists() or any(leftovers(tree, folder) for folder in folders)
+
+
 def recover(tree: Path, folder: str) -> list[str]:
     """Finish or undo what killed runs left beside `folder`; one line for each thing done. Call it while `locked`."""
     done = []
@@ -100,7 +122,7 @@ def recover(tree: Path, folder: str) -> list[str]:
     for path in leftovers(tree, folder):
         shutil.rmtree(path)
         done.append(f"{path.relative_to(tree).as_posix()}: removed, a killed run had left it")
-    for path in tree.glob(".PROVENANCE.json.*.tmp"):
+    for path in tree.glob(".*PROVENANCE.json.*.tmp"):
         path.unlink(missing_ok=True)
     return done
 
@@ -165,12 +187,13 @@ def _put(staging: Path, final: Path) -> None:
         staging.rename(final)
     elif not _exchange(staging, final):
         retired = final.with_name(f".{final.name}{_RETIRED}")
-        final.rename(retired)
         try:
+            final.rename(retired)
             staging.rename(final)
-        except OSError:
-            retired.rename(final)
-            raise
+        finally:
+            # An error or an interruption in between.
+            if not final.exists():
+                retired.rename(final)
         shutil.rmtree(retired)
 
 

@@ -1,13 +1,14 @@
 """The main job: pinned bytes, patched, verified, swapped in, and recorded."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tools import manifest, tree
-from tools.apply import Built, build, read_patch
-from tools.errors import Drift
+from tools.apply import Built, build, read_patches
+from tools.errors import Drift, UsageError
 from tools.lock import Component, Lock
 from tools.progress import Progress
 from tools.sources import Source, gather, require
@@ -53,14 +54,16 @@ def vendor(
     progress: Progress,
     *,
     offline: bool = False,
+    keep: Store | None = None,
 ) -> Vendored:
     """Make `components` of `place.tree` what `lock` and the patches in `root` say.
 
+    keep: the store for copies of edits that are replaced, where `store` itself is not there to stay.
     Raises NoSource, PatchFails, HashMismatch, MalformedPatch or Drift (files there that are not ours) before anything
     is written, OSError from the disk. Nothing to do costs a read of the tree and no network.
     """
     # Checked even with nothing to do: a patch edited since is worth an error, not "up to date".
-    counts = {patch.target: read_patch(root, patch)[0] for patch in lock.patches}
+    counts = read_patches(root, lock)
     rows = [
         (file, (counts[file.path].added, counts[file.path].removed) if lock.patch_for(file.path) else (0, 0))
         for component in components
@@ -75,53 +78,72 @@ def vendor(
 
     for component in components:
         tree.refuse_links(place.tree, component.path)
+    folders = [component.path for component in components]
+    if tree.interrupted(place.tree, folders) or manifest.pending(place.tree):
+        with tree.locked(place.tree):
+            _recover(place.tree, folders, progress)
     if (sections := _as_locked(place.tree, lock, components)) is not None:
-        return Vendored(False, table(_origins(sections)))
+        return Vendored(False, table(_origins(sections, components)))
     # Foreign files are seen before the network is asked, and again under the lock below.
     _plan(lock, components, place)
     total = sum(len(component.files) for component in components)
     wanted = [file for component in components for file in component.files]
     gathered = gather(wanted, sources, store, progress, offline=offline)
-    built = build(root, lock, components, require(gathered, lock.components, total))
+    built = build(root, lock, components, require(gathered, components, total))
     with tree.locked(place.tree):
-        for component in components:
-            for line in tree.recover(place.tree, component.path):
-                progress.line(line)
+        _recover(place.tree, folders, progress)
         carried = _plan(lock, components, place)
-        for part in built:
-            _install(place.tree, lock, part, carried[part.component.name], store, progress)
-        sections = dict(manifest.read(place.tree))
-        for component in components:
-            sections[component.name] = manifest.section(lock, component, gathered.origins)
-        known = {component.name for component in lock.components}
+        _keep_edits(lock, components, place, keep or store, progress)
+        made = {part.name: manifest.section(lock, part, gathered.origins) for part in components}
+        known = {part.name for part in lock.components}
+        sections = {**manifest.read(place.tree), **made}
         data = manifest.render({name: part for name, part in sections.items() if name in known})
         path = place.tree / manifest.NAME
-        if not path.exists() or path.read_bytes() != data:
-            write_atomically(path, data)
+        recorded = path.exists() and path.read_bytes() == data
+        if not recorded:
+            manifest.announce(place.tree, made)
+        try:
+            for part in built:
+                _install(place.tree, lock, part, carried[part.component.name], progress)
+            if not recorded:
+                write_atomically(path, data)
+        finally:
+            manifest.settle(place.tree)
     names = [f"{part.path}/{name}" for part in components for name in carried[part.name]]
     return Vendored(True, table(gathered.origins), tuple(names))
+
+
+def _recover(place: Path, folders: Sequence[str], progress: Progress) -> None:
+    for folder in folders:
+        for line in tree.recover(place, folder):
+            progress.line(line)
+    manifest.settle(place)
 
 
 def _as_locked(place: Path, lock: Lock, components: Sequence[Component]) -> dict[str, Any] | None:
     """The manifest's sections when `components` are exactly what `lock` says, else None."""
     if check(place, lock, components, named=True):
         return None
-    return dict(manifest.read(place))
+    sections = manifest.read(place)
+    # Another run may have removed it since.
+    return sections if all(part.name in sections for part in components) else None
 
 
-def _origins(sections: Mapping[str, Any]) -> dict[str, str]:
-    return {entry["path"]: entry["source"] for part in sections.values() for entry in part["files"]}
+def _origins(sections: Mapping[str, Any], components: Sequence[Component]) -> dict[str, str]:
+    return {entry["path"]: entry["source"] for part in components for entry in sections[part.name]["files"]}
 
 
 def _plan(lock: Lock, components: Sequence[Component], place: Place) -> dict[str, list[str]]:
     """The foreign files in each component's folder, by component name, as paths below that folder.
 
     A file is ours when the manifest lists it with these bytes, or when it is at a pinned path and the manifest lists
-    that path, or when it has a pinned or patched file's bytes. Raises Drift for any other, unless `place.force`.
+    that path, or when it has a pinned or patched file's bytes. Raises Drift for any other, unless `place.force`, and
+    UsageError for one that could not be carried over.
     """
-    made = manifest.ours(manifest.read(place.tree))
+    made = manifest.ours(place.tree)
     foreign: dict[str, list[str]] = {}
     stops = []
+    blocked = []
     for component in components:
         pinned = {file.path: {file.sha256, lock.expected_sha256(file)} for file in component.files}
         carried = []
@@ -130,9 +152,11 @@ def _plan(lock: Lock, components: Sequence[Component], place: Place) -> dict[str
             if full in pinned:
                 if full not in made and tree.digest(path) not in pinned[full]:
                     stops.append(f"not made by us, and in the way: {full}")
-            elif full not in made or tree.digest(path) != made[full]:
+            elif tree.digest(path) not in made.get(full, ()):
                 carried.append(name)
                 stops.append(f"not made by us: {full}")
+                if any(full.startswith(f"{file.path}/") for file in component.files):
+                    blocked.append(f"in a folder where a file of ours goes: {full}")
         foreign[component.name] = carried
     if stops and not place.force:
         raise Drift(
@@ -143,23 +167,48 @@ def _plan(lock: Lock, components: Sequence[Component], place: Place) -> dict[str
                 "and of those in the way a copy is kept in the store"
             ],
         )
+    if blocked:
+        raise UsageError(
+            f"{place.tree} holds files that cannot stay, so nothing was written", blocked, ["move them away"]
+        )
     return foreign
 
 
-def _install(place: Path, lock: Lock, part: Built, carried: Sequence[str], store: Store, progress: Progress) -> None:
-    """Swap `part` in unless its folder is right already; keep in the store what somebody had edited."""
+def _keep_edits(lock: Lock, components: Sequence[Component], place: Place, store: Store, progress: Progress) -> None:
+    """Copy to the store what somebody wrote over our files. Raises Drift where it cannot, unless `place.force`."""
+    lost = []
+    for path in _edited(lock, components, place.tree):
+        if kept := store.put((place.tree / path).read_bytes(), "edited"):
+            progress.warn(f"{path} had other bytes and is replaced; a copy is kept: {kept}")
+        elif place.force:
+            progress.warn(f"{path} had other bytes and is replaced; no copy could be kept")
+        else:
+            lost.append(f"edited: {path}")
+    if lost:
+        raise Drift(
+            f"{place.tree} has edits that the store cannot keep a copy of, so nothing was written",
+            lost,
+            ["move them away, name a store that can be written, or lose them with FORCE=1"],
+        )
+
+
+def _edited(lock: Lock, components: Sequence[Component], place: Path) -> list[str]:
+    """Pinned paths with bytes that are neither upstream's nor a result of ours, this lock's or an earlier one's."""
+    known: set[str | None] = {None}
+    known |= {sha256 for file in lock.files for sha256 in (file.sha256, lock.expected_sha256(file))}
+    known |= {sha256 for made in manifest.ours(place).values() for sha256 in made}
+    paths = [file.path for component in components for file in component.files]
+    return [path for path in paths if tree.digest(place / path) not in known]
+
+
+def _install(place: Path, lock: Lock, part: Built, carried: Sequence[str], progress: Progress) -> None:
+    """Swap `part` in unless its folder is right already."""
     folder = part.component.path
     present = {f"{folder}/{name}": path for name, path in tree.listing(place / folder).items()}
     expected = {file.path: lock.expected_sha256(file) for file in part.component.files}
     expected_files = {*expected, *(f"{folder}/{name}" for name in carried)}
     if set(present) == expected_files and all(tree.digest(present[path]) == expected[path] for path in expected):
         return
-    known = {file.sha256 for file in lock.files} | {lock.expected_sha256(file) for file in lock.files}
-    known |= set(manifest.ours(manifest.read(place)).values())
-    for path in sorted(set(present) & set(expected)):
-        actual = tree.digest(present[path])
-        if actual is not None and actual not in known and (kept := store.put(present[path].read_bytes(), "edited")):
-            progress.warn(f"{path} had other bytes and is replaced; a copy is kept: {kept}")
     tree.swap_in(place, folder, part.files, carried)
     progress.line(f"{folder}: {len(part.files)} files swapped in")
 
@@ -167,7 +216,7 @@ def _install(place: Path, lock: Lock, part: Built, carried: Sequence[str], store
 def clean(lock: Lock, place: Place) -> list[str]:
     """Remove what we made from `place.tree`, and the tree itself when that leaves it empty; what was removed.
 
-    Raises Drift for files that are not ours; with `place.force` those stay and the rest goes.
+    Raises Drift for files that are not ours or were edited; with `place.force` the former stay and the rest goes.
     """
     removed: list[str] = []
     if not place.tree.is_dir():
@@ -177,6 +226,12 @@ def clean(lock: Lock, place: Place) -> list[str]:
             tree.refuse_links(place.tree, component.path)
             tree.recover(place.tree, component.path)
         foreign = _plan(lock, lock.components, place)
+        if (edited := _edited(lock, lock.components, place.tree)) and not place.force:
+            raise Drift(
+                f"{place.tree} holds edits, so nothing was removed",
+                [f"edited: {path}" for path in edited],
+                ["make refresh turns them into patches; FORCE=1 loses them"],
+            )
         for component in lock.components:
             folder = place.tree / component.path
             for name, path in tree.listing(folder).items():
@@ -184,12 +239,13 @@ def clean(lock: Lock, place: Place) -> list[str]:
                     path.unlink()
                     removed.append(f"{component.path}/{name}")
             tree.prune(folder)
+        (place.tree / manifest.PENDING).unlink(missing_ok=True)
         if (place.tree / manifest.NAME).exists():
             (place.tree / manifest.NAME).unlink()
             removed.append(manifest.NAME)
         for component in lock.components:
             tree.prune_upwards((place.tree / component.path).parent, place.tree)
-    with_nothing_left = not any(place.tree.iterdir())
-    if with_nothing_left:
+    # As long as it is empty: another run may have begun there.
+    with suppress(OSError):
         place.tree.rmdir()
     return removed

@@ -46,6 +46,8 @@ def check(tree: Path, lock: Lock, components: Iterable[Component], *, named: boo
             found.append(Finding("incomplete", manifest.NAME, f"its section {part.name} is of another lock"))
         elif part.name not in sections and (tree / part.path).exists():
             found.append(Finding("incomplete", manifest.NAME, f"has no section {part.name}"))
+        if part.name in manifest.pending(tree):
+            found.append(Finding("incomplete", manifest.PENDING, "left by a killed run"))
     return found
 
 

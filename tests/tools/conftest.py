@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -137,3 +138,33 @@ def make_project(where: Path, files: Mapping[str, bytes] = FILES, edited: Mappin
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return make_project(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """One project for the whole run, vendored and with a filled store. Read it, copy it, never change it."""
+    project = make_project(tmp_path_factory.mktemp("template"))
+    project.run("vendor")
+    return project
+
+
+@pytest.fixture
+def vendored(template: Project, tmp_path: Path) -> Project:
+    """A copy of `template`, tree and store included; only the upstream repository is shared."""
+    shutil.copytree(template.root, tmp_path / "project", symlinks=True)
+    shutil.copytree(template.store, tmp_path / "store")
+    return Project(tmp_path / "project", template.upstream, template.commit, tmp_path / "store")
+
+
+@pytest.fixture
+def unfetched(vendored: Project) -> Project:
+    """The same before its first run: no tree, nothing in the store."""
+    shutil.rmtree(vendored.tree)
+    shutil.rmtree(vendored.store)
+    return vendored
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loopback_without_proxy() -> None:
+    """A proxy for the rest of the world is no way to this machine's own servers."""
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"

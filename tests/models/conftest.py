@@ -1,0 +1,138 @@
+"""The two trees that the model tests compare: upstream's untouched files, and the same with our patches.
+
+Both are made by the product itself from whatever sources this machine reaches. A pinned file that none of them has is
+named in the skip of every test that needs it; REQUIRE_UPSTREAM=1 makes that a failure.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+from tools.apply import build
+from tools.lock import Component, load
+from tools.progress import Progress
+from tools.sources import gather, sources_for
+from tools.store import Store, default_root
+
+# Tests that need what few machines have are left out of a run, and named at its end, rather than skipped: a skip here
+# means that upstream's files could not be had, and REQUIRE_UPSTREAM=1 wants none.
+LEFT_OUT = pytest.StashKey[list[str]]()
+
+ATTEND = "models/bs_roformer/attend.py"
+SAGE = "models/bs_roformer/attend_sage.py"
+
+
+def without(marker: str) -> str | None:
+    """Why tests with `marker` cannot run here, or None."""
+    if marker == "cuda" and not torch.cuda.is_available():
+        return "this machine has no NVIDIA GPU"
+    if marker == "sage" and not find_spec("sageattention"):
+        return "sageattention is not installed, `make test-sage` installs it"
+    return None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = []
+    for marker in ("cuda", "sage"):
+        if why := without(marker):
+            out = [item for item in items if item.get_closest_marker(marker)]
+            items[:] = [item for item in items if not item.get_closest_marker(marker)]
+            if out:
+                config.hook.pytest_deselected(items=out)
+                left_out.append(f"{len(out)} tests marked {marker}: {why}")
+    config.stash[LEFT_OUT] = left_out
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in config.stash.get(LEFT_OUT, []):
+        terminalreporter.write_line(f"left out, {line}")
+
+
+@contextmanager
+def imports_from(tree: Path) -> Iterator[None]:
+    """Inside, `models` and what is below it come from `tree`; outside, nothing of them is left in `sys.modules`.
+
+    The packages are bare: their `__init__.py` imports every model, which a machine with some of the files cannot do.
+    """
+    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "models"}
+    for name in ("models", "models.bs_roformer", "models.scnet"):
+        package = ModuleType(name)
+        package.__path__ = [str(tree / name.replace(".", "/"))]
+        sys.modules[name] = package
+    try:
+        yield
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] == "models"]:
+            del sys.modules[name]
+        sys.modules.update(kept)
+
+
+@dataclass
+class Trees:
+    """`upstream` and `patched`, two folders laid out as upstream; `missing` says why a pinned file is not in them."""
+
+    upstream: Path
+    patched: Path
+    missing: dict[str, str]
+
+    def need(self, *paths: str) -> None:
+        """Skip, or fail under REQUIRE_UPSTREAM=1, unless all pinned `paths` could be had."""
+        for path in paths:
+            if path in self.missing:
+                text = f"{path} could not be had: {self.missing[path]}"
+                if os.environ.get("REQUIRE_UPSTREAM") == "1":
+                    pytest.fail(text)
+                pytest.skip(text)
+
+    def load(self, tree: str, path: str) -> Any:
+        """A fresh import of pinned file `path` from tree "upstream" or "patched"; it does not stay in `sys.modules`."""
+        self.need(path)
+        with imports_from(getattr(self, tree)):
+            return importlib.import_module(path.removesuffix(".py").replace("/", "."))
+
+
+def make_trees(top: Path) -> Trees:
+    """Both trees below `top`, with as many files as this machine's sources give."""
+    lock = load(ROOT)
+    progress = Progress(quiet=True)
+    found = gather(lock.files, sources_for(lock, None), Store(default_root(), progress.warn), progress)
+    missing = {file.path: "; ".join(found.said) for file in found.missing}
+    parts = [
+        Component(part.name, part.path, tuple(file for file in part.files if file.path not in missing))
+        for part in lock.components
+    ]
+    patched = {path: data for part in build(ROOT, lock, parts, found.files) for path, data in part.files.items()}
+    for name, files in (("upstream", found.files), ("patched", patched)):
+        for path, data in files.items():
+            target = top / name / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+    return Trees(top / "upstream", top / "patched", missing)
+
+
+@pytest.fixture(scope="session")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Trees:
+    return make_trees(tmp_path_factory.mktemp("trees"))
+
+
+@pytest.fixture
+def attend(trees: Trees) -> Any:
+    """The patched attend.py, imported for this test alone."""
+    return trees.load("patched", ATTEND)
+
+
+@pytest.fixture
+def untouched(trees: Trees) -> Any:
+    """Upstream's attend.py."""
+    return trees.load("upstream", ATTEND)

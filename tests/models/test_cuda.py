@@ -1,0 +1,109 @@
+"""What only an NVIDIA GPU can show; left out where there is none. `pytest -m cuda -s` prints the errors measured."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from tests.models.conftest import ATTEND, SAGE, Trees
+from tests.models.standins import qkv, reference
+
+pytestmark = pytest.mark.cuda
+# The model's shapes: time and frequency attention of 8 s of audio.
+SHAPES = [(62, 8, 801, 64), (801, 8, 62, 64)]
+# Of the result's norm, against float64.
+LIMIT = {torch.float32: 2e-3, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+
+
+@pytest.fixture(params=[ATTEND, SAGE], ids=["attend", "attend_sage"])
+def module(request: pytest.FixtureRequest, trees: Trees) -> Any:
+    return trees.load("patched", request.param)
+
+
+def relative_error(out: torch.Tensor, *arguments: Any) -> float:
+    """Over eight entries of the batch: float64 einsum of all of it would need many gigabytes."""
+    q, k, v, *scale = arguments
+    expected = reference(q[:8], k[:8], v[:8], *scale)
+    return ((out[:8].double() - expected).norm() / expected.norm()).item()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", LIMIT, ids=str)
+def test_sdpa_is_right_in_every_dtype(
+    module: Any, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    monkeypatch.setenv("DSU_DISABLE_SAGEATTN", "1")
+    q, k, v = (tensor.cuda() for tensor in qkv(*shape, dtype=dtype))
+    attend = module.Attend(flash=True).eval()
+    error = relative_error(attend(q, k, v), q, k, v)
+    print(f"{torch.cuda.get_device_name()} {dtype} {shape} {attend.last_backend}: {error:.2e}")
+    assert attend.last_backend == "pytorch_sdpa"
+    assert error < LIMIT[dtype]
+
+
+def test_upstream_refuses_float32_on_a_modern_gpu(untouched: Any) -> None:
+    if torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("an older GPU, for which upstream does not insist on the flash kernel")
+    with pytest.raises(RuntimeError, match="No available kernel"):
+        untouched.Attend(flash=True).eval()(*(tensor.cuda() for tensor in qkv(1, 2, 16, 64)))
+
+
+@pytest.mark.parametrize("flash", [True, False])
+def test_a_batch_past_the_grid_limit_is_right(module: Any, monkeypatch: pytest.MonkeyPatch, flash: bool) -> None:
+    monkeypatch.setenv("DSU_DISABLE_SAGEATTN", "1")
+    q, k, v = (tensor.cuda() for tensor in qkv(70_000, 1, 8, 64, dtype=torch.bfloat16))
+    out = module.Attend(flash=flash).eval()(q, k, v)
+    assert relative_error(out[-8:], q[-8:], k[-8:], v[-8:]) < LIMIT[torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_whether_the_grid_limit_is_still_there(dtype: torch.dtype) -> None:
+    q, k, v = (tensor.cuda() for tensor in qkv(70_000, 1, 8, 64, dtype=dtype))
+    try:
+        out = F.scaled_dot_product_attention(q, k, v)
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        print(f"torch {torch.__version__} {dtype}: still there, {error}")
+        return
+    error = relative_error(out[-8:], q[-8:], k[-8:], v[-8:])
+    print(f"torch {torch.__version__} {dtype}: gone, relative error {error:.2e}")
+    assert error < LIMIT[dtype]
+
+
+@pytest.mark.parametrize("shape", [(62, 8, 832, 64), (832, 8, 64, 64)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_sageattention_is_close(module: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    attend = module.Attend(flash=True).eval()
+    if not attend.use_sage:
+        pytest.skip("sageattention is not installed")
+    q, k, v = (tensor.cuda() for tensor in qkv(*shape, dtype=dtype))
+    before = k.clone()
+    out = attend(q, k, v)
+    print(f"{torch.cuda.get_device_name()} {dtype} {shape} {attend.last_backend}: {relative_error(out, q, k, v):.2e}")
+    assert attend.last_backend == "sageattention"
+    assert torch.equal(k, before)
+    assert relative_error(out, q, k, v) < 0.05
+
+
+def test_gradients_reach_the_input_where_sageattention_is_installed(module: Any) -> None:
+    tensors = [tensor.cuda().requires_grad_() for tensor in qkv(2, 2, 64, 64, dtype=torch.bfloat16)]
+    module.Attend(flash=True)(*tensors).sum().backward()
+    assert all(tensor.grad is not None for tensor in tensors)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_scnet_runs_under_autocast(trees: Trees, dtype: torch.dtype) -> None:
+    scnet: Callable[..., Any] = trees.load("patched", "models/scnet/scnet.py").SCNet
+    torch.manual_seed(0)
+    model = scnet(dims=[4, 8, 16], nfft=512, win_size=512, hop_size=128, num_dplayer=2).eval().cuda()
+    audio = torch.randn(1, 2, 8192, device="cuda")
+    with torch.no_grad():
+        expected = model(audio)
+        with torch.autocast("cuda", dtype=dtype):
+            out = model(audio)
+    assert out.dtype == torch.float32
+    error = ((out - expected).norm() / expected.norm()).item()
+    print(f"SCNet under autocast {dtype}: {error:.2e}")
+    assert error < 0.05

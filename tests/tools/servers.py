@@ -1,0 +1,246 @@
+"""Real things on the loopback to fetch from: an HTTP host that behaves or does not, dead hosts, a folder of wheels."""
+
+import hashlib
+import socket
+import threading
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+Answer = Callable[["_Handler"], None]
+
+
+class Host:
+    """An HTTP host: serves `files` by path, except where `odd` holds other answers for a path, or for "*".
+
+    Odd answers are given in order; the last one stays. `asked` and `connections` say what came in.
+    """
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self.files = dict(files)
+        self.odd: dict[str, list[Answer]] = {}
+        self.asked: list[str] = []
+        self.connections = 0
+        self.closing = threading.Event()
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def source(self) -> str:
+        """The TOML of a raw source at this host."""
+        return f'kind = "raw"\nurl = "{self.url}/{{commit}}/{{path}}"'
+
+    def answer(self, path: str) -> Answer:
+        self.asked.append(path)
+        queue = self.odd.get(path) or self.odd.get("*")
+        if queue:
+            return queue.pop(0) if len(queue) > 1 else queue[0]
+        return body(self.files[path]) if path in self.files else status(404)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    host: Host
+
+    def setup(self) -> None:
+        super().setup()
+        self.host.connections += 1
+
+    def do_GET(self) -> None:
+        # The first part is the commit; a URL without one is somebody's static file.
+        path = self.path.partition("?")[0].removeprefix("/")
+        found = path if path in self.host.files or path in self.host.odd else path.partition("/")[2]
+        try:
+            self.host.answer(found)(self)
+        except OSError:
+            self.close_connection = True
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def head(self, code: int, length: int | None, headers: Mapping[str, str] | None = None) -> None:
+        self.send_response(code)
+        if length is not None:
+            self.send_header("Content-Length", str(length))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+
+@contextmanager
+def serving(files: Mapping[str, bytes]) -> Iterator[Host]:
+    host = Host(files)
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"host": host}))
+    host.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield host
+    finally:
+        host.closing.set()
+        server.shutdown()
+        server.server_close()
+
+
+def body(data: bytes, headers: Mapping[str, str] | None = None) -> Answer:
+    def answer(handler: _Handler) -> None:
+        handler.head(200, len(data), headers)
+        handler.wfile.write(data)
+
+    return answer
+
+
+def status(code: int, headers: Mapping[str, str] | None = None) -> Answer:
+    def answer(handler: _Handler) -> None:
+        handler.head(code, 0, headers)
+
+    return answer
+
+
+def redirect(to: str) -> Answer:
+    return status(302, {"Location": to})
+
+
+def truncated(data: bytes) -> Answer:
+    """Promises a hundred bytes more than it sends."""
+
+    def answer(handler: _Handler) -> None:
+        handler.head(200, len(data) + 100)
+        handler.wfile.write(data)
+        handler.close_connection = True
+
+    return answer
+
+
+def late(seconds: float, data: bytes) -> Answer:
+    """Answers well, after a while."""
+
+    def answer(handler: _Handler) -> None:
+        handler.host.closing.wait(seconds)
+        body(data)(handler)
+
+    return answer
+
+
+def dripping(length: int = 100_000) -> Answer:
+    """A byte now and then: never silent for long, never done."""
+
+    def answer(handler: _Handler) -> None:
+        handler.head(200, length)
+        for _ in range(length):
+            handler.wfile.write(b"#")
+            if handler.host.closing.wait(0.2):
+                break
+
+    return answer
+
+
+def dripping_head() -> Answer:
+    """The same before the body has even begun."""
+
+    def answer(handler: _Handler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 ")
+        while not handler.host.closing.wait(0.2):
+            handler.wfile.write(b"O")
+
+    return answer
+
+
+def stalling(data: bytes) -> Answer:
+    """The first bytes of an answer, and then silence on an open connection."""
+
+    def answer(handler: _Handler) -> None:
+        handler.head(200, len(data) + 100)
+        handler.wfile.write(data)
+        handler.host.closing.wait(60)
+
+    return answer
+
+
+def bytes_of(data: bytes) -> Answer:
+    """These bytes where an HTTP answer is expected, then the end."""
+
+    def answer(handler: _Handler) -> None:
+        handler.wfile.write(data)
+        handler.close_connection = True
+
+    return answer
+
+
+@contextmanager
+def silent() -> Iterator[int]:
+    """The port of a host that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        yield listener.getsockname()[1]
+
+
+@contextmanager
+def unreachable() -> Iterator[int]:
+    """The port of a host that does not even take a connection: its queue is full, so the kernel drops the next one."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        clients = []
+        for _ in range(4):
+            client = socket.socket()
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+            clients.append(client)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            for client in clients:
+                client.close()
+
+
+def refusing() -> int:
+    """A port where nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def make_wheel(folder: Path, name: str, version: str, members: Mapping[str, bytes]) -> str:
+    """A wheel that pip takes, in `folder`; its SHA-256."""
+    folder.mkdir(parents=True, exist_ok=True)
+    info = f"{name}-{version}.dist-info"
+    meta = {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode(),
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{path},,\n" for path in [*members, *meta, f"{info}/RECORD"])
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, data in {**members, **meta, f"{info}/RECORD": record.encode()}.items():
+            archive.writestr(member, data)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def wheel_table(
+    name: str, version: str, sha256: str, members: Sequence[tuple[str, str] | tuple[str, str, Sequence[str]]]
+) -> str:
+    """The TOML of one wheel of an index source; `members`: pinned path, member, undo steps."""
+    text = f'[[sources.wheels]]\nname = "{name}"\nversion = "{version}"\nsha256 = "{sha256}"\n'
+    for path, member, *steps in members:
+        text += f'\n[[sources.wheels.members]]\npath = "{path}"\nmember = "{member}"\n'
+        if steps:
+            text += f"undo = {list(*steps)}\n"
+    return text
+
+
+def pip_environment(folder: Path) -> dict[str, str]:
+    """Has pip look in `folder` and nowhere else."""
+    return {
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(folder),
+        "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_EXTRA_INDEX_URL": "",
+    }

@@ -1,0 +1,215 @@
+"""`refresh`: what was edited in the tree becomes patches that give exactly those bytes."""
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.tools.conftest import EDITED, FILES, Project, make_project, write
+from tools.patchset import parse
+
+CORE, NET, EXTRA = "models/alpha/core.py", "models/beta/net.py", "models/alpha/extra.py"
+BETTER = b"import math\n\n\ndef area(r):\n    return math.pi * r**2\n"
+
+
+def patches(project: Project) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (project.root / "patches").iterdir()}
+
+
+def state(project: Project) -> tuple[dict[str, bytes], bytes]:
+    return patches(project), project.lock.read_bytes()
+
+
+def header(data: bytes) -> dict[str, str]:
+    return parse("p", data, draft=True).header
+
+
+def today() -> set[str]:
+    """The date, and the one that it may be by now."""
+    return {datetime.now().astimezone().date().isoformat(), datetime.now(UTC).date().isoformat()}
+
+
+def test_an_edit_becomes_the_patch_that_makes_it(vendored: Project) -> None:
+    before = patches(vendored)
+    (vendored.tree / NET).write_bytes(BETTER)
+    done = vendored.run("refresh")
+    assert done.stdout == "written: patches/net.patch\n"
+    after = patches(vendored)
+    assert after["core.patch"] == before["core.patch"]
+    assert header(after["net.patch"]) == {**header(before["net.patch"]), "Last-Update": after_date(after["net.patch"])}
+    assert after_date(after["net.patch"]) in today()
+    vendored.run("vendor")
+    vendored.run("verify")
+    assert (vendored.tree / NET).read_bytes() == BETTER
+    shutil.rmtree(vendored.tree)
+    vendored.run("vendor")
+    assert (vendored.tree / NET).read_bytes() == BETTER
+    vendored.run("lint")
+    vendored.run("lock", "--check")
+
+
+def after_date(data: bytes) -> str:
+    return header(data)["Last-Update"]
+
+
+def test_no_edits_change_nothing(vendored: Project) -> None:
+    before = state(vendored)
+    done = vendored.run("refresh")
+    assert done.stdout == "no edits\n"
+    assert state(vendored) == before
+    assert vendored.json("refresh") == {"schema": 1, "verb": "refresh", "ok": True, "changed": [], "to_describe": []}
+
+
+def test_a_description_of_several_lines_is_kept(vendored: Project) -> None:
+    path = vendored.root / "patches" / "net.patch"
+    text = path.read_text(encoding="utf-8")
+    # With words in it that stand elsewhere in a patch, too.
+    lines = "Change net.\n As in diff --git a/x b/x.\n Colon: here\u2028and there.\n"
+    path.write_text(text.replace("Change net.\n", lines), encoding="utf-8")
+    vendored.run("lock")
+    (vendored.tree / NET).write_bytes(BETTER)
+    vendored.run("refresh")
+    assert f"Description: {lines}" in path.read_text(encoding="utf-8")
+    written = path.read_bytes()
+    assert vendored.run("refresh").stdout == "no edits\n"
+    assert path.read_bytes() == written
+
+
+def test_a_file_without_a_patch_gets_one_with_a_description_to_write(vendored: Project) -> None:
+    (vendored.tree / EXTRA).write_bytes(b"# nothing to see\nTODO = 'later'\n")
+    report = vendored.json("refresh")
+    assert (report["changed"], report["to_describe"]) == (["patches/extra.patch"], ["patches/extra.patch"])
+    path = vendored.root / "patches" / "extra.patch"
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("Description: TODO")
+    assert after_date(path.read_bytes()) in today()
+    for verb in ("lint", "lock", "vendor"):
+        done = vendored.run(verb, code=2)
+        assert "patches/extra.patch:1: Description is still to be written" in done.stderr
+    assert vendored.run("refresh").stdout == "no edits\n"
+    path.write_text(text.replace("TODO: say what this changes and why", "Say when."), encoding="utf-8")
+    vendored.run("lock")
+    vendored.run("lint")
+    vendored.run("vendor")
+    assert (vendored.tree / EXTRA).read_bytes() == b"# nothing to see\nTODO = 'later'\n"
+    vendored.run("verify")
+
+
+def test_a_patch_whose_code_says_todo_is_complete_at_once(vendored: Project) -> None:
+    (vendored.tree / NET).write_bytes(BETTER + b"# TODO: spheres\n")
+    report = vendored.json("refresh")
+    assert (report["changed"], report["to_describe"]) == (["patches/net.patch"], [])
+    vendored.run("lint")
+
+
+def test_two_new_patches_for_files_of_one_name_do_not_meet(tmp_path: Path) -> None:
+    files = {f"models/{name}/__init__.py": f"NAME = '{name}'\n".encode() for name in ("alpha", "beta", "gamma")}
+    project = make_project(tmp_path, files, {})
+    project.run("vendor")
+    edits = {path: data + b"MORE = 1\n" for path, data in files.items() if "gamma" not in path}
+    write(project.tree, edits)
+    report = project.json("refresh")
+    assert report["changed"] == ["patches/__init__.patch", "patches/models-beta-__init__.patch"]
+    write(project.tree, {"models/gamma/__init__.py": b"NAME = 'c'\n"})
+    assert project.json("refresh")["changed"] == ["patches/models-gamma-__init__.patch"]
+    for path in (project.root / "patches").iterdir():
+        path.write_bytes(path.read_bytes().replace(b"TODO: say", b"Say"))
+    project.run("lock")
+    shutil.rmtree(project.tree)
+    project.run("vendor")
+    for path, data in {**edits, "models/gamma/__init__.py": b"NAME = 'c'\n"}.items():
+        assert (project.tree / path).read_bytes() == data
+
+
+def test_a_lock_with_its_patches_in_one_line_is_kept_whole(vendored: Project) -> None:
+    text = vendored.lock.read_text(encoding="utf-8")
+    start, end = text.index("[[patches]]"), text.index("[[files]]")
+    entries = [", ".join(entry.split("\n")[1:7]) for entry in text[start:end].split("[[patches]]")[1:]]
+    line = f"patches = [{', '.join(f'{{ {entry} }}' for entry in entries)}]\n"
+    vendored.lock.write_text(line + text[:start] + text[end:], encoding="utf-8")
+    write(vendored.tree, {NET: BETTER, EXTRA: b"x = 1\n"})
+    assert vendored.json("refresh")["changed"] == ["patches/extra.patch", "patches/net.patch"]
+    vendored.run("status")
+    vendored.run("lint", code=2)
+
+
+def test_an_edit_that_only_removes_lines(vendored: Project) -> None:
+    (vendored.tree / NET).write_bytes(FILES[NET].removeprefix(b"import math\n"))
+    vendored.run("refresh")
+    shutil.rmtree(vendored.tree)
+    vendored.run("vendor")
+    assert (vendored.tree / NET).read_bytes() == FILES[NET].removeprefix(b"import math\n")
+
+
+def test_an_edit_that_undoes_a_patch_is_exit_1_and_changes_nothing(vendored: Project) -> None:
+    before = state(vendored)
+    (vendored.tree / NET).write_bytes(FILES[NET])
+    (vendored.tree / EXTRA).write_bytes(b"x = 1\n")
+    done = vendored.run("refresh", code=1)
+    assert f"{NET}: as upstream has it, so patches/net.patch would be empty" in done.stderr
+    assert state(vendored) == before
+
+
+@pytest.mark.parametrize(
+    ("new", "what"),
+    [
+        (BETTER.replace(b"import math\n", b"import math \n"), "adds trailing whitespace: '+import math '"),
+        (BETTER.replace(b"\n", b"\r\n"), "carriage return"),
+        (BETTER + b"# \xff\n", "is not UTF-8"),
+        (BETTER + b"\0", "binary"),
+    ],
+    ids=["trailing blanks", "Windows line ends", "Latin-1", "NUL"],
+)
+@pytest.mark.parametrize("path", [NET, EXTRA], ids=["patched", "not patched"])
+def test_an_edit_that_no_patch_may_hold_is_exit_2_before_anything_is_written(
+    path: str, new: bytes, what: str, vendored: Project
+) -> None:
+    before = state(vendored)
+    write(vendored.tree, {path: new, CORE: EDITED[CORE] + b"# fine\n"})
+    done = vendored.run("refresh", code=2)
+    assert what in done.stderr
+    assert state(vendored) == before
+
+
+def test_all_edits_that_no_patch_may_hold_are_reported_at_once(vendored: Project) -> None:
+    write(vendored.tree, {CORE: EDITED[CORE] + b"x = 1 \n", EXTRA: b"y = 2\t\n"})
+    done = vendored.run("refresh", code=2)
+    assert "adds trailing whitespace: '+x = 1 '" in done.stderr
+    assert "adds trailing whitespace: '+y = 2\\t'" in done.stderr
+
+
+def test_a_file_deleted_in_the_tree_is_exit_1_and_changes_nothing(vendored: Project) -> None:
+    before = state(vendored)
+    (vendored.tree / NET).unlink()
+    done = vendored.run("refresh", code=1)
+    assert f"missing: {NET}" in done.stderr
+    assert state(vendored) == before
+
+
+def test_nothing_vendored_is_exit_1(unfetched: Project) -> None:
+    done = unfetched.run("refresh", code=1)
+    assert f"nothing is vendored in {unfetched.tree}" in done.stderr
+
+
+def test_only_the_components_asked_for_are_read(vendored: Project) -> None:
+    write(vendored.tree, {NET: BETTER, CORE: EDITED[CORE] + b"# more\n"})
+    assert vendored.json("refresh", "--components", "beta")["changed"] == ["patches/net.patch"]
+
+
+@pytest.mark.parametrize("old", [b"Forwarded: no\n", b"diff --git ", b"index "])
+def test_a_patch_file_that_is_malformed_already_is_exit_2(old: bytes, vendored: Project) -> None:
+    path = vendored.root / "patches" / "net.patch"
+    path.write_bytes(path.read_bytes().replace(old, b""))
+    (vendored.tree / NET).write_bytes(BETTER)
+    before = state(vendored)
+    done = vendored.run("refresh", code=2)
+    assert "patches/net.patch is malformed" in done.stderr
+    assert state(vendored) == before
+
+
+def test_another_tree_can_be_refreshed_without_a_network(vendored: Project, tmp_path: Path) -> None:
+    shutil.copytree(vendored.tree, tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / NET).write_bytes(BETTER)
+    vendored.run("refresh", "--dest", tmp_path / "elsewhere", "--offline")
+    assert b"+    return math.pi * r**2\n" in patches(vendored)["net.patch"]
