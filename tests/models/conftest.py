@@ -27,7 +27,7 @@ from tools.store import Store, default_root
 
 # Tests that need what few machines have are left out of a run, and named at its end, rather than skipped: a skip here
 # means that upstream's files could not be had, and REQUIRE_UPSTREAM=1 wants none.
-LEFT_OUT = pytest.StashKey[list[str]]()
+CLOSING_LINES = pytest.StashKey[list[str]]()
 
 ATTEND = "models/bs_roformer/attend.py"
 SAGE = "models/bs_roformer/attend_sage.py"
@@ -43,20 +43,19 @@ def without(marker: str) -> str | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left_out = []
+    lines = config.stash.setdefault(CLOSING_LINES, [])
     for marker in ("cuda", "sage"):
         if why := without(marker):
             out = [item for item in items if item.get_closest_marker(marker)]
             items[:] = [item for item in items if not item.get_closest_marker(marker)]
             if out:
                 config.hook.pytest_deselected(items=out)
-                left_out.append(f"{len(out)} tests marked {marker}: {why}")
-    config.stash[LEFT_OUT] = left_out
+                lines.append(f"left out, {len(out)} tests marked {marker}: {why}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for line in config.stash.get(LEFT_OUT, []):
-        terminalreporter.write_line(f"left out, {line}")
+    for line in config.stash.get(CLOSING_LINES, []):
+        terminalreporter.write_line(line)
 
 
 @contextmanager
@@ -80,17 +79,18 @@ def imports_from(tree: Path) -> Iterator[None]:
 
 @dataclass
 class Trees:
-    """`upstream` and `patched`, two folders laid out as upstream; `missing` says why a pinned file is not in them."""
+    """`upstream` and `patched`, two folders laid out as upstream; `missing` pinned files, and what each source said."""
 
     upstream: Path
     patched: Path
-    missing: dict[str, str]
+    missing: frozenset[str]
+    said: tuple[str, ...]
 
     def need(self, *paths: str) -> None:
         """Skip, or fail under REQUIRE_UPSTREAM=1, unless all pinned `paths` could be had."""
         for path in paths:
             if path in self.missing:
-                text = f"{path} could not be had: {self.missing[path]}"
+                text = f"{path} could not be had from any source; the end of this run says why"
                 if os.environ.get("REQUIRE_UPSTREAM") == "1":
                     pytest.fail(text)
                 pytest.skip(text)
@@ -107,7 +107,7 @@ def make_trees(top: Path) -> Trees:
     lock = load(ROOT)
     progress = Progress(quiet=True)
     found = gather(lock.files, sources_for(lock, None), Store(default_root(), progress.warn), progress)
-    missing = {file.path: "; ".join(found.said) for file in found.missing}
+    missing = frozenset(file.path for file in found.missing)
     parts = [
         Component(part.name, part.path, tuple(file for file in part.files if file.path not in missing))
         for part in lock.components
@@ -118,12 +118,17 @@ def make_trees(top: Path) -> Trees:
             target = top / name / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-    return Trees(top / "upstream", top / "patched", missing)
+    return Trees(top / "upstream", top / "patched", missing, tuple(found.said))
 
 
 @pytest.fixture(scope="session")
-def trees(tmp_path_factory: pytest.TempPathFactory) -> Trees:
-    return make_trees(tmp_path_factory.mktemp("trees"))
+def trees(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Trees:
+    trees = make_trees(tmp_path_factory.mktemp("trees"))
+    if trees.missing:
+        lines = request.config.stash.setdefault(CLOSING_LINES, [])
+        lines += [f"could not be had: {path}" for path in sorted(trees.missing)]
+        lines += [f"because {text}" for text in trees.said]
+    return trees
 
 
 @pytest.fixture
