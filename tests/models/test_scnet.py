@@ -566,6 +566,8 @@ def test_a_compiled_model_computes_and_trains_the_same(trees: Trees) -> None:
             print(error(ours, theirs))
     """
     ran = in_process(trees.patched, code)
+    if ran.returncode and in_process(trees.upstream, code).returncode:
+        pytest.skip("this torch does not compile upstream's either")
     assert ran.returncode == 0, ran.stderr
     errors = [float(line) for line in ran.stdout.split()]
     assert len(errors) > 10
