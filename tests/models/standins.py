@@ -76,6 +76,7 @@ class Sage:
             module.sageattn_qk_int8_pv_fp16_triton = self.sageattn
         monkeypatch.setitem(sys.modules, "sageattention", module)
         monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
 
 
 class Fft(TorchFunctionMode):

@@ -1,12 +1,16 @@
 """The attention of both patched modules, beside the untouched one and a float64 einsum."""
 
+import builtins
 import copy
 import io
+import os
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -290,6 +294,47 @@ def test_dropout_that_the_one_enabled_kernel_refuses_still_runs(module: Any) -> 
     assert out.isfinite().all()
 
 
+def test_no_kernel_with_every_flag_up_enters_no_context(
+    module: Any, code: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(code, "sdpa_context", lambda: pytest.fail("a context was entered"))
+    tries = failing_sdpa(monkeypatch, RuntimeError(NO_KERNEL[0]))
+    attend = module.Attend(flash=True).eval()
+    attend(*qkv(1, 1, 4, 8))
+    assert (attend.last_backend, len(tries)) == ("einsum", 1)
+
+
+def test_one_thread_at_a_time_is_in_the_context_and_none_is_led_to_einsum(
+    module: Any, code: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, inside, most, backends = code["sdpa_context"], [0], [0], set()
+
+    @contextmanager
+    def slow() -> Iterator[None]:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        with real():
+            time.sleep(0.01)
+            yield
+        inside[0] -= 1
+
+    monkeypatch.setitem(code, "sdpa_context", slow)
+
+    def call() -> None:
+        attend = module.Attend(flash=True).eval()
+        for _ in range(4):
+            attend(*qkv(1, 1, 4, 8))
+            backends.add(attend.last_backend)
+
+    with only():
+        threads = [threading.Thread(target=call) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert (most[0], backends) == (1, {"pytorch_sdpa"})
+
+
 def test_the_context_names_real_members_and_math(code: dict[str, Any]) -> None:
     context = code["sdpa_context"]
     try:
@@ -330,6 +375,7 @@ def test_no_kernel_leads_to_einsum(module: Any, monkeypatch: pytest.MonkeyPatch,
         RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"),
         RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 1 byte"),
         torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB"),
         MemoryError(),
         TypeError("unexpected"),
@@ -404,6 +450,15 @@ def test_gradients_flow_through_slices(module: Any, code: dict[str, Any], monkey
     module.Attend(flash=True)(*on(OnCuda, *sliced)).square().sum().backward()
     for one, other in zip(plain, sliced, strict=True):
         torch.testing.assert_close(one.grad, other.grad.as_subclass(Tensor), atol=1e-5, rtol=1e-5)
+
+
+def test_unequal_batches_are_never_cut_to_the_shortest(
+    module: Any, code: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(code, "MAX_BATCH", {"cuda": 3})
+    q, k, v = qkv(7, 2, 5, 8)
+    with pytest.raises(ValueError, match="shorter"):
+        module.Attend(flash=True).eval()(*on(OnCuda, q, k[:1], v[:1]))
 
 
 @pytest.mark.parametrize("flash", [True, False])
@@ -505,6 +560,34 @@ def test_debug_hides_nothing(module: Any, monkeypatch: pytest.MonkeyPatch, value
     assert [str(warning.message) for warning in seen] == list(NOISE)
 
 
+def test_debug_undoes_what_an_earlier_module_hid(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy_sdpa(monkeypatch, NOISE[0])
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        module.Attend(flash=True).eval()(*qkv(1, 1, 4, 8))
+        assert not seen
+        monkeypatch.setenv("DSU_ATTENTION_DEBUG", "1")
+        module.Attend(flash=True).eval()(*qkv(1, 1, 4, 8))
+    assert len(seen) == 1
+
+
+def test_a_call_looks_nothing_up(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    attend = module.Attend(flash=True, scale=0.3).eval()
+    tensors = qkv(1, 1, 4, 8)
+    attend(*tensors)
+
+    def looked_up(*_: Any, **__: Any) -> None:
+        raise AssertionError("looked up")
+
+    with monkeypatch.context() as closed:
+        for name in ("compile", "match", "search", "sub"):
+            closed.setattr(re, name, looked_up)
+        closed.setattr(os, "getenv", looked_up)
+        closed.setattr(type(os.environ), "__getitem__", looked_up)
+        closed.setattr(builtins, "__import__", looked_up)  # last, since setattr imports
+        attend(*tensors)
+
+
 @pytest.mark.parametrize("value", ["", "0", "false", "off", "no"])
 def test_debug_is_off_for_anything_else(module: Any, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("DSU_ATTENTION_DEBUG", value)
@@ -593,24 +676,34 @@ def test_a_module_pickled_by_upstream_runs(trees: Trees) -> None:
         torch.testing.assert_close(loaded(q, k, v).double(), reference(q, k, v, 3), atol=5e-6, rtol=5e-6)
 
 
-@pytest.mark.parametrize("scale", [None, 8])
+@pytest.mark.parametrize("scale", [None, 0.5])
 @pytest.mark.parametrize("flash", [True, False])
 def test_compiles_as_one_graph(module: Any, flash: bool, scale: float | None) -> None:
     torch._dynamo.reset()
     attend = module.Attend(flash=flash, scale=scale).eval()
     compiled = torch.compile(attend, fullgraph=True, backend="eager")
-    for batch in (2, 3):
-        q, k, v = qkv(batch, 2, 12, 16)
+    for batch, tokens in ((2, 12), (3, 12), (3, 17), (4, 31)):
+        q, k, v = qkv(batch, 2, tokens, 16)
         torch.testing.assert_close(compiled(q, k, v).double(), reference(q, k, v, scale), atol=5e-6, rtol=5e-6)
 
 
 def test_upstream_does_not_compile_as_one_graph(untouched: Any) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(untouched.Attend(flash=True).eval(), fullgraph=True, backend="eager")
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 13):
-        pytest.skip("seen from torch 2.13; 2.2 to 2.5 compile the old context")
-    with pytest.raises(Exception, match=r"(?i)unsupported|context|graph"):
+    with pytest.raises(torch._dynamo.exc.Unsupported):
         compiled(*qkv(1, 1, 4, 8))
+
+
+@pytest.mark.parametrize("limit", [2, 65535])
+def test_compiles_off_the_cpu_for_any_number_of_tokens(
+    module: Any, code: dict[str, Any], monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    torch._dynamo.reset()
+    monkeypatch.setitem(code, "MAX_BATCH", {"meta": limit})
+    compiled = torch.compile(module.Attend(flash=True).eval(), fullgraph=True, backend="eager")
+    for tokens in (12, 13, 29):
+        q, k, v = (tensor.to("meta") for tensor in qkv(5, 2, tokens, 16))
+        assert compiled(q, k, v).shape == (5, 2, tokens, 16)
 
 
 @pytest.mark.parametrize("flash", [True, False])

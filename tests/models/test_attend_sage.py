@@ -142,6 +142,7 @@ def strided(tensor: Tensor) -> Tensor:
         (1, lambda: cuda_qkv(2, 2, 64, 32)),
         (2, lambda: cuda_qkv(2, 2, 64, 192)),
         (1, lambda: cuda_qkv(2, 2, 60, 64)),
+        (None, lambda: [*cuda_qkv()[:2], cuda_qkv(2, 2, 64, 96)[2]]),
         (None, lambda: [strided(tensor) for tensor in cuda_qkv()]),
         (None, lambda: [*cuda_qkv()[:2], strided(cuda_qkv()[2])]),
         (None, lambda: [tensor.requires_grad_() for tensor in cuda_qkv()]),
@@ -157,6 +158,7 @@ def strided(tensor: Tensor) -> Tensor:
         "head size 32, version 1",
         "head size 192, version 2",
         "60 keys, version 1",
+        "head size of v",
         "strides",
         "stride of v",
         "gradient",
@@ -298,9 +300,15 @@ def test_a_failure_is_remembered_for_its_dtype_and_head_size_alone(
     sage.install(monkeypatch)
     module = load()
     module.Attend(flash=True).eval()(*cuda_qkv())
-    other = module.Attend(flash=True).eval()
-    other(*cuda_qkv(2, 2, 64, 128))
-    assert other.last_backend == "sageattention"
+    for shape, dtype in (((2, 2, 64, 128), HALF), ((2, 2, 64, 128), torch.float16)):
+        other = module.Attend(flash=True).eval()
+        other(*cuda_qkv(*shape, dtype=dtype))
+        assert other.last_backend == "sageattention"
+    sage.behave = None
+    for dtype, backend in ((HALF, "pytorch_sdpa"), (torch.float16, "sageattention")):
+        other = module.Attend(flash=True).eval()
+        other(*cuda_qkv(dtype=dtype))
+        assert other.last_backend == backend
 
 
 @both
@@ -355,10 +363,11 @@ def test_input_that_is_not_finite_is_not_held_against_it(
     sage = Sage()
     sage.install(monkeypatch)
     attend = load().Attend(flash=True).eval()
-    q, k, v = cuda_qkv()
-    q[0, 0, 0, 0] = float("nan")
-    attend(q, k, v)
-    assert attend.use_sage is True
+    for place in range(3):
+        tensors = cuda_qkv()
+        tensors[place][0, 0, 0, 0] = float("nan")
+        attend(*tensors)
+        assert attend.use_sage is True
     # And the first use that can be judged still is.
     sage.behave = lambda q, *_: torch.full_like(q, float("nan"))
     attend(*cuda_qkv())

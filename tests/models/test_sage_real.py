@@ -47,10 +47,11 @@ def test_upstreams_module_fails_on_a_cpu_tensor(trees: Trees) -> None:
 
 
 def test_its_failure_without_a_gpu_falls_back_with_the_right_result(
-    module: Any, caplog: pytest.LogCaptureFixture
+    module: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if torch.cuda.is_available():
         pytest.skip("it does not fail here, there is a GPU")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     attend = module.Attend(flash=True).eval()
     q, k, v = qkv(2, 2, 64, 64, dtype=torch.bfloat16)
     out = attend(*on(OnCuda, q, k, v)).as_subclass(torch.Tensor)
@@ -65,7 +66,7 @@ INTERPRETED = """
     import torch
 
     torch.Tensor.is_cuda = property(lambda self: True)
-    torch.cuda.synchronize = lambda *_: None
+    torch.cuda.synchronize = torch.cuda.current_device = lambda *_: None
     from sageattention import sageattn
     from tests.models.conftest import imports_from
     from tests.models.standins import qkv, reference

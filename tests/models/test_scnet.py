@@ -404,8 +404,9 @@ def test_gradients_flow_back_through_the_cpu_and_are_the_plain_ones(patched: Any
 
 
 @pytest.mark.parametrize("version", ["2.0.1", "2.1.2+cpu", "2.2.2"])
-def test_an_old_torch_never_asks_mps(patched: Any, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+def test_an_old_torch_never_asks_mps(trees: Trees, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     monkeypatch.setattr(torch, "__version__", version)
+    patched = trees.load("patched", SCNET)
     model, x = build(patched), audio(1, 2, 700)
     expected = model(x)
     with device() as fft:
@@ -415,8 +416,9 @@ def test_an_old_torch_never_asks_mps(patched: Any, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("version", ["2.3.0", "2.10.0", "2.15.0a0+git1234567"])
-def test_a_device_with_fft_keeps_all_of_the_work(patched: Any, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+def test_a_device_with_fft_keeps_all_of_the_work(trees: Trees, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     monkeypatch.setattr(torch, "__version__", version)
+    patched = trees.load("patched", SCNET)
     model, x = build(patched, win_size=48), audio(1, 2, 700)
     expected = model(x)
     with device(refuses=()) as fft:
