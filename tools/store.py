@@ -23,6 +23,13 @@ def default_root() -> Path:
     return user_cache_path("dsu-patches", appauthor=False)
 
 
+def make_ordinary(path: Path, mode: int) -> None:
+    """Give `path`, made private by `tempfile`, the mode that a plain `open` or `mkdir` gives: `mode` less the umask."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(mode & ~umask)
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Put `data` at `path` so that a reader, or a crash, sees the old bytes or the new ones whole. Raises OSError."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -31,9 +38,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)  # mkstemp made it private; what we leave behind should be ordinary
+        make_ordinary(Path(name), 0o666)
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

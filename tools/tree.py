@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tools.errors import HashMismatch, UsageError
 from tools.hashes import sha256
+from tools.store import make_ordinary
 
 _STAGING = ".dsu-staging-"
 _RETIRED = ".dsu-retired"
@@ -137,9 +138,7 @@ def swap_in(tree: Path, folder: str, files: Mapping[str, bytes], carried: Iterab
     final.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{final.name}{_STAGING}", dir=final.parent))
     try:
-        umask = os.umask(0)
-        os.umask(umask)
-        staging.chmod(0o777 & ~umask)
+        make_ordinary(staging, 0o777)
         for path, data in files.items():
             target = staging / Path(path).relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -131,10 +131,13 @@ def trees(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     return trees
 
 
-@pytest.fixture
-def attend(trees: Trees) -> Any:
-    """The patched attend.py, imported for this test alone."""
-    return trees.load("patched", ATTEND)
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Models this small only wait for each other on several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -53,16 +53,7 @@ COMPILE_TOLERANCE = 2e-6
 HALF = [torch.float16, torch.bfloat16]
 
 # Upstream's, on each call, and the compilers' own; what the patched file says is tested in a process of its own.
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only wait for each other on several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture

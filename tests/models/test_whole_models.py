@@ -69,18 +69,9 @@ EXPERIMENTAL = {
 WITH_SAGE = ["MelBandRoformer", "BSConformer", "MelBandConformer"]
 
 # Upstream's sdp_kernel and compiled-in notes; what the patched attention warns of is tested beside it.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one_thread")]
 
 flash = pytest.mark.parametrize("flash", [False, True], ids=["einsum", "flash"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only wait for each other on several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
