@@ -37,8 +37,9 @@ status: $(VENV)/tools/ready ## show pin, store, tree and patches at a glance
 clean: $(VENV)/tools/ready ## remove the vendored tree; store and environments stay
 	@$(TOOLS) clean $(dest) $(force) $(json)
 
-refresh: $(VENV)/tools/ready ## turn edits in the vendored tree into patches
-	@$(TOOLS) refresh $(dest) $(components) $(offline) $(upstream) $(json)
+refresh: $(VENV)/tools/ready ## turn edits in the vendored tree into patches (ADOPT=path for a first patch)
+	@$(TOOLS) refresh $(dest) $(components) $(offline) $(upstream) $(json) $(if $(ADOPT),--adopt "$(ADOPT)") \
+	  $(if $(DESCRIPTION),--description "$(DESCRIPTION)")
 
 lock: $(VENV)/tools/ready ## compute upstream.lock anew from upstream and the patches
 	@$(TOOLS) lock $(upstream) $(json)

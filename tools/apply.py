@@ -27,8 +27,8 @@ class Built:
     files: Mapping[str, bytes]
 
 
-def read_patch(root: Path, locked: LockedPatch) -> tuple[Patch, bytes]:
-    """The patch file that `locked` names, parsed, and its bytes.
+def read_patch(root: Path, locked: LockedPatch, *, draft: bool = False) -> tuple[Patch, bytes]:
+    """The patch file that `locked` names, parsed, and its bytes. draft: its Description may still be to write.
 
     Raises HashMismatch when it is not the file that was locked, MalformedPatch when it cannot be read, breaks a rule or
     names another target, base or result than the lock.
@@ -37,7 +37,7 @@ def read_patch(root: Path, locked: LockedPatch) -> tuple[Patch, bytes]:
         data = (root / locked.file).read_bytes()
     except OSError as error:
         raise MalformedPatch(f"{locked.file} cannot be read", [str(error)]) from error
-    patch = parse(locked.file, data)
+    patch = parse(locked.file, data, draft=draft)
     if (actual := sha256(data)) != locked.sha256:
         raise HashMismatch(
             f"{locked.file} is not the file the lock names",
@@ -52,13 +52,13 @@ def read_patch(root: Path, locked: LockedPatch) -> tuple[Patch, bytes]:
     return patch, data
 
 
-def read_patches(root: Path, lock: Lock) -> dict[str, Patch]:
+def read_patches(root: Path, lock: Lock, *, draft: bool = False) -> dict[str, Patch]:
     """Every patch of `lock`, parsed, by its target. Raises what `read_patch` does, with the findings of all patches."""
     found = {}
     failures: list[ToolError] = []
     for locked in lock.patches:
         try:
-            found[locked.target], _ = read_patch(root, locked)
+            found[locked.target], _ = read_patch(root, locked, draft=draft)
         except ToolError as error:
             failures.append(error)
     if failures:
@@ -89,7 +89,9 @@ def apply_patch(scratch: Scratch, patch: Patch, data: bytes, base: bytes) -> byt
     return result
 
 
-def build(root: Path, lock: Lock, components: Iterable[Component], pinned: Mapping[str, bytes]) -> list[Built]:
+def build(
+    root: Path, lock: Lock, components: Iterable[Component], pinned: Mapping[str, bytes], *, draft: bool = False
+) -> list[Built]:
     """Apply the patches in `root` to `pinned` (bytes by path) and check every file of `components` against `lock`.
 
     Raises the first error that `read_patch` and `apply_patch` raise with the findings of all patches, HashMismatch for
@@ -105,7 +107,7 @@ def build(root: Path, lock: Lock, components: Iterable[Component], pinned: Mappi
                 locked = lock.patch_for(file.path)
                 try:
                     if locked:
-                        data = apply_patch(scratch, *read_patch(root, locked), data)
+                        data = apply_patch(scratch, *read_patch(root, locked, draft=draft), data)
                     _admit(file.path, data, lock.expected_sha256(file))
                 except ToolError as error:
                     failures.append(error)

@@ -11,10 +11,11 @@ from typing import Any
 
 import click
 
-from tools.errors import ToolError
+from tools.errors import ToolError, UsageError
 from tools.lock import Lock, PinnedFile, load
 from tools.progress import Progress
 from tools.store import Store, default_root
+from tools.transaction import recover
 
 JSON_SCHEMA = 1
 
@@ -30,6 +31,9 @@ class Context:
 
     @property
     def lock(self) -> Lock:
+        """The project's lock, once what a killed run had begun to write is finished."""
+        if finished := recover(self.root):
+            self.progress.line(f"finished what a killed run had begun to write: {', '.join(finished)}")
         return load(self.root)
 
     @property
@@ -39,12 +43,14 @@ class Context:
     def tree(self, dest: Path | None) -> Path:
         return dest or self.root / "vendor"
 
-    def report(self, verb: str, body: dict[str, Any], text: str) -> None:
-        """The result, on standard output: as JSON where it was asked for, as text otherwise."""
+    def report(self, verb: str, body: dict[str, Any], text: str, code: int = 0) -> int:
+        """The result, on standard output: as JSON where it was asked for, as text otherwise; the exit code `code`."""
         if self.json:
-            print(json.dumps({"schema": JSON_SCHEMA, "verb": verb, "ok": True, **body}, indent=2))
+            outcome = {"ok": True} if code == 0 else {"ok": False, "exit_code": code}
+            print(json.dumps({"schema": JSON_SCHEMA, "verb": verb, **outcome, **body}, indent=2))
         elif text:
             click.echo(text)
+        return code
 
 
 def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
@@ -87,6 +93,23 @@ def verb_lines() -> list[tuple[str, str]]:
     group = click.get_current_context().find_root().command
     assert isinstance(group, click.Group)
     return [(name, command.get_short_help_str(200)) for name, command in group.commands.items()]
+
+
+def pinned_named(lock: Lock, names: Sequence[str]) -> list[PinnedFile]:
+    """The pinned files that `names` call by their path or its end, in lock order; all of them for no names.
+
+    Raises UsageError for a name that fits none.
+    """
+
+    def fits(file: PinnedFile, name: str) -> bool:
+        return f"/{file.path}".endswith(f"/{name}")
+
+    unknown = [name for name in names if not any(fits(file, name) for file in lock.files)]
+    if unknown:
+        raise UsageError(
+            f"no pinned file is called {', '.join(unknown)}", next_steps=["make status; MODEL_CHANGES.md lists them"]
+        )
+    return [file for file in lock.files if not names or any(fits(file, name) for name in names)]
 
 
 def pinned_bytes(

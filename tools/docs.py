@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tools.apply import read_patches
 from tools.errors import EXIT_CODES, UsageError
 from tools.lock import IndexSpec, Lock
+from tools.patchset import Patch
 
 DOCUMENTS = ("README.md", "MODEL_CHANGES.md")
 _PART = re.compile(r"(^<!-- computed: ([a-z-]+) -->\n)(.*?)(^<!-- end -->$)", re.MULTILINE | re.DOTALL)
@@ -21,8 +21,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-def parts(root: Path, lock: Lock, verbs: Sequence[tuple[str, str]]) -> dict[str, Callable[[], str]]:
-    """What each NAME stands for. verbs: (name, one line) of each command."""
+def parts(lock: Lock, patches: Mapping[str, Patch], verbs: Sequence[tuple[str, str]]) -> dict[str, Callable[[], str]]:
+    """What each NAME stands for. patches: by target. verbs: (name, one line) of each command."""
     return {
         "verbs": lambda: table(("verb", "what it does"), [(f"`{name}`", text) for name, text in verbs]),
         "exit-codes": lambda: table(("code", "meaning"), list(EXIT_CODES.items())),
@@ -34,7 +34,7 @@ def parts(root: Path, lock: Lock, verbs: Sequence[tuple[str, str]]) -> dict[str,
             ],
         ),
         "files": lambda: _files(lock),
-        "patches": lambda: _patches(root, lock),
+        "patches": lambda: _patches(lock, patches),
         "index": lambda: _index(lock),
     }
 
@@ -57,9 +57,9 @@ def render(text: str, known: Mapping[str, Callable[[], str]], name: str) -> str:
     return _PART.sub(replace, text)
 
 
-def stale(root: Path, lock: Lock, verbs: Sequence[tuple[str, str]]) -> dict[Path, str]:
-    """The documents below `root` that are not as computed, with the text they should have."""
-    known = parts(root, lock, verbs)
+def stale(root: Path, lock: Lock, patches: Mapping[str, Patch], verbs: Sequence[tuple[str, str]]) -> dict[Path, str]:
+    """The documents below `root` that are not as computed from the rest, with the text they should have."""
+    known = parts(lock, patches, verbs)
     found = {}
     for name in DOCUMENTS:
         path = root / name
@@ -82,9 +82,8 @@ def _files(lock: Lock) -> str:
     return table(("file", "upstream blob", "vendored"), rows)
 
 
-def _patches(root: Path, lock: Lock) -> str:
+def _patches(lock: Lock, patches: Mapping[str, Patch]) -> str:
     rows = []
-    patches = read_patches(root, lock)
     for locked in lock.patches:
         patch = patches[locked.target]
         lines = f"+{patch.added} -{patch.removed}"

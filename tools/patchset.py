@@ -91,11 +91,15 @@ def parse(name: str, data: bytes, *, draft: bool = False) -> Patch:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise _malformed(name, [(1, f"is not UTF-8: {error}")]) from error
-    if "\r" in text or "\0" in text:
-        raise _malformed(name, [(1, "has a carriage return or a NUL byte; patches are plain LF text")])
+    if "\0" in text:
+        raise _malformed(name, [(1, "has a NUL byte; patches are plain text")])
     if not text.endswith("\n"):
         faults.append((text.count("\n") + 1, "ends without a newline"))
     lines = text.removesuffix("\n").split("\n")
+    # In a body a carriage return is a character like any other: a file may have one.
+    ours = [number for number, line in enumerate(lines, 1) if line.endswith("\r") and line[:1] not in ("+", "-")]
+    if ours:
+        raise _malformed(name, [(ours[0], "ends in a carriage return; was it checked out with other line ends?")])
     start = next((number for number, line in enumerate(lines) if _DIFF.match(line)), None)
     if start is None:
         raise _malformed(name, [*faults, (1, "has no `diff --git` line")])
@@ -149,6 +153,23 @@ def parse(name: str, data: bytes, *, draft: bool = False) -> Patch:
     if faults:
         raise _malformed(name, faults)
     return Patch(name, header, target, base, result, tuple(hunks))
+
+
+def blemishes(patch: Patch) -> list[str]:
+    """What `patch` adds that applies exactly and is bad style nevertheless: blanks or carriage returns at line ends.
+
+    `lint` refuses these; applying does not, since an edited tree has to come back byte for byte.
+    """
+    found = []
+    for hunk in patch.hunks:
+        first = hunk.line + 1 + len(hunk.removed) + hunk.base_ends_open
+        for number, line in enumerate(hunk.added, first):
+            # Blanks only: a form feed on a line of its own is a page break.
+            if line.endswith("\r"):
+                found.append(f"{patch.name}:{number}: adds a carriage return: {'+' + line!r}")
+            elif line != line.rstrip(" \t"):
+                found.append(f"{patch.name}:{number}: adds trailing whitespace: {'+' + line!r}")
+    return found
 
 
 def misfits(patch: Patch, base: bytes) -> list[str]:
@@ -250,11 +271,7 @@ def _check_body_line(number: int, line: str, faults: list[tuple[int, str]]) -> N
             faults.append((number, f"hunk header quotes upstream: {hunk[3].strip()!r}"))
     elif line.startswith(" ") or not line:
         faults.append((number, "is a context line; patches here have none (diff with -U0)"))
-    elif line.startswith("+"):
-        # Blanks only: a form feed on a line of its own is a page break.
-        if line != line.rstrip(" \t"):
-            faults.append((number, f"adds trailing whitespace: {line!r}"))
-    elif not line.startswith("-") and line != _NO_NEWLINE:
+    elif not line.startswith(("+", "-")) and line != _NO_NEWLINE:
         why = "starts a second file" if line.startswith("diff ") else "is no part of a diff"
         faults.append((number, f"{why}: {line!r}"))
 

@@ -1,7 +1,7 @@
 """Edited tree to patches, and patches to something a person reads: both directions of `git diff`."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -9,14 +9,17 @@ from pathlib import Path
 import tomlkit
 from tomlkit.items import AoT
 
+from tools import manifest
 from tools.apply import read_patch
+from tools.change import completed
+from tools.docs import DOCUMENTS
 from tools.errors import Drift, MalformedPatch, UsageError
 from tools.git import Scratch
 from tools.lock import LOCK_NAME, PATCH_DIR, Component, Lock, PinnedFile
-from tools.lock import parse as parse_lock
-from tools.patchset import HEADER_FIELDS, TO_WRITE, Patch, parse
+from tools.patchset import HEADER_FIELDS, TO_WRITE, Patch, blemishes, parse
 from tools.relock import lock_patch
 from tools.store import write_atomically
+from tools.transaction import write_together
 
 _NEW_HEADER = {"Description": f"{TO_WRITE}: say what this changes and why", "Origin": "other", "Forwarded": "no"}
 
@@ -77,20 +80,48 @@ def export(root: Path, lock: Lock, found: Iterable[Difference], folder: Path) ->
     return list(plan)
 
 
-def refresh(
-    root: Path, lock: Lock, components: Iterable[Component], tree: Path, pinned: Mapping[str, bytes], today: date
-) -> list[Patch]:
-    """Turn what was edited in `tree` into patch files and lock entries; the patches that changed.
+@dataclass(frozen=True)
+class Refreshed:
+    """The patches that changed, the documents that follow, and what `lint` will not like in what was added."""
 
-    A pinned file that had no patch gets one, with a Description left to write. Raises before anything is written:
-    MalformedPatch for an edit that no patch may hold (trailing whitespace) and for a patch file that is malformed
-    already, Drift when an edit undid a patch altogether.
+    patches: tuple[Patch, ...] = ()
+    documents: tuple[str, ...] = ()
+    blemishes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """Paths of pinned files that may get a first patch, and the Description that it gets; to be written when None."""
+
+    paths: Sequence[str] = ()
+    description: str | None = None
+
+
+def refresh(
+    root: Path,
+    lock: Lock,
+    components: Iterable[Component],
+    tree: Path,
+    pinned: Mapping[str, bytes],
+    adopt: Adopt,
+    verbs: Sequence[tuple[str, str]],
+    today: date,
+) -> Refreshed:
+    """Turn what was edited in `tree` into patch files, lock entries, the tree's manifest and documents, together.
+
+    pinned: upstream's bytes of `components` by path. To be called while `project_lock` is held. Raises before anything
+    is written: Drift for an edited file that has no patch and is not to be adopted, and for an edit that undid a patch
+    altogether; MalformedPatch for an edit that no patch may hold (bytes that are no UTF-8) and for a patch file that is
+    malformed already; UsageError for a path to adopt that was not edited.
     """
     document = tomlkit.parse((root / LOCK_NAME).read_text(encoding="utf-8"))
     entries = document.setdefault("patches", tomlkit.aot())
+    components = list(components)
     files = [file for component in components for file in component.files]
     changed: dict[str, bytes] = {}
     undone = []
+    unlisted = []
+    adopted = set()
     for difference in differences(tree, files, pinned, 0):
         locked = lock.patch_for(difference.path)
         if not difference.text:
@@ -104,29 +135,60 @@ def refresh(
             fields = parse(name, old, draft=True).header
             if old.endswith(_encoded(f"\n{body}")):
                 continue
-        else:
+        elif difference.path in adopt.paths:
             name = _new_name(difference.path, [*changed, *(patch.file for patch in lock.patches)])
-            fields = _NEW_HEADER
+            fields = {**_NEW_HEADER, **({"Description": adopt.description} if adopt.description else {})}
             entry = tomlkit.table() if isinstance(entries, AoT) else tomlkit.inline_table()
             entry.update({"file": name, "target": difference.path})
             entries.append(entry)
+            adopted.add(difference.path)
+        else:
+            unlisted.append(difference.path)
+            continue
         changed[name] = _encoded(_header({**fields, "Last-Update": today.isoformat()}) + body)
-    if undone:
-        raise Drift(
-            "a patch came out empty", undone, ["make vendor applies it again; to drop it, remove it from the lock"]
-        )
+    _refuse(undone, unlisted, [path for path in adopt.paths if path not in adopted and not lock.patch_for(path)])
+    if not changed:
+        return Refreshed()
     patches = _parsed(changed)
     with Scratch() as scratch:
         for patch in patches:
             entry = next(entry for entry in entries if entry["file"] == patch.name)
             lock_patch(entry, patch, changed[patch.name], pinned, scratch)
-    if changed:
-        text = tomlkit.dumps(document)
-        parse_lock(text)
-        for name, data in changed.items():
-            write_atomically(root / name, data)
-        write_atomically(root / LOCK_NAME, text.encode())
-    return patches
+    new_lock, plan = completed(
+        root, {**changed, LOCK_NAME: tomlkit.dumps(document).encode()}, pinned, verbs, draft=True
+    )
+    documents = tuple(path.name for path in plan if path.name in DOCUMENTS)
+    write_together(root, {**plan, **_manifest(tree, new_lock, components)})
+    return Refreshed(tuple(patches), documents, tuple(line for patch in patches for line in blemishes(patch)))
+
+
+def _refuse(undone: Sequence[str], unlisted: Sequence[str], unedited: Sequence[str]) -> None:
+    if undone or unlisted:
+        steps = []
+        if unlisted:
+            steps.append(f'make refresh ADOPT="{" ".join(unlisted)}" makes a first patch of these edits')
+        if undone:
+            steps.append("to drop a patch, remove it and its entry in the lock")
+        raise Drift(
+            "edits that no patch can take, so nothing was written",
+            [*(f"{path}: was edited, and has no patch" for path in unlisted), *undone],
+            [*steps, "make vendor undoes edits, and keeps a copy of them"],
+        )
+    if unedited:
+        raise UsageError(
+            "there is nothing to adopt", [f"{path}: is as upstream has it" for path in unedited], ["edit it first"]
+        )
+
+
+def _manifest(tree: Path, lock: Lock, components: Iterable[Component]) -> dict[Path, bytes | None]:
+    """The manifest of `tree` with the sections of `components` as `lock` has them now; {} where it has none."""
+    sections = manifest.read(tree)
+    for part in lock.select(component.name for component in components):
+        if part.name in sections:
+            origins = {entry["path"]: str(entry["source"]) for entry in sections[part.name]["files"]}
+            if all(file.path in origins for file in part.files):
+                sections[part.name] = manifest.section(lock, part, origins)
+    return {(tree / manifest.NAME).resolve(): manifest.render(sections)} if sections else {}
 
 
 def bare(diff: str) -> str:

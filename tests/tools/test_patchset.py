@@ -11,7 +11,7 @@ from tests.tools.conftest import HEADER
 from tools.errors import MalformedPatch
 from tools.git import Scratch
 from tools.hashes import blob_id
-from tools.patchset import Patch, misfits, parse
+from tools.patchset import Patch, blemishes, misfits, parse
 from tools.refresh import bare
 
 PATH = "models/alpha/core.py"
@@ -112,7 +112,6 @@ REFUSED = {
     "an empty context line": (HUNKS, "@@ -1,2 +1,2 @@\n\n-two\n+2\n", "is a context line"),
     "a section heading": ("@@ -2 +2,2 @@", "@@ -2 +2,2 @@ def scale(x):", "quotes upstream: 'def scale(x):'"),
     "Windows line ends": ("\n", "\r\n", "carriage return"),
-    "a carriage return": ("+2.5", "+2.5\r", "carriage return"),
     "a NUL": ("+2.5", "+\0", "NUL"),
     "no header": (HEAD, "", "header field Description is missing"),
     "a missing field": ("Origin: other\n", "", "header field Origin is missing"),
@@ -129,9 +128,6 @@ REFUSED = {
     "no diff": (DIFF, "", "has no `diff --git` line"),
     "no hunks": (HUNKS, "", "has no hunks"),
     "no final newline": ("-five\n", "-five", "ends without a newline"),
-    "trailing blanks": ("+2.5", "+2.5 ", "adds trailing whitespace"),
-    "a trailing tab": ("+2.5", "+2.5\t", "adds trailing whitespace"),
-    "nothing but blanks": ("+2.5", "+    ", "adds trailing whitespace"),
 }  # fmt: skip
 
 
@@ -140,6 +136,16 @@ def test_what_no_patch_of_ours_does_is_refused(case: tuple[str, str, str]) -> No
     old, new, message = case
     assert old in GOOD
     assert any(message in finding for finding in faults(GOOD.replace(old, new)))
+
+
+@pytest.mark.parametrize("new", ["+2.5\r", "+2.5 ", "+2.5\t", "+    ", "+\r"])
+def test_blanks_and_carriage_returns_at_line_ends_are_blemishes(new: str) -> None:
+    patch = parse("p.patch", GOOD.replace("+2.5", new).encode())
+    line = GOOD[: GOOD.index("+2.5")].count("\n") + 1
+    [found] = blemishes(patch)
+    assert found.startswith(f"p.patch:{line}: adds ")
+    assert found.endswith(repr(new))
+    assert blemishes(parse("p.patch", GOOD.encode())) == []
 
 
 BAD_HUNKS = {
@@ -188,7 +194,7 @@ def test_next_to_nothing_is_refused(data: bytes) -> None:
 
 
 def test_all_faults_are_reported_at_once_with_their_lines() -> None:
-    text = GOOD.replace("Origin: other\n", "Origin: other\nAuthor: me\n").replace("+2.5", "+2.5 ")
+    text = GOOD.replace("Origin: other\n", "Origin: other\nAuthor: me\n").replace("+2.5", " 2.5")
     text = text.replace("@@ -4,2 +4,0 @@", "@@ -4,2 +4,0 @@ class A:")
     assert [finding.split(":")[1] for finding in faults(text)] == ["3", "14", "15"]
 
@@ -290,10 +296,8 @@ def test_the_patch_of_any_change_parses_fits_and_gives_exactly_the_new_text(
     old, new = change
     assume(old != new)
     text = (HEAD + bare(scratch.diff(PATH, old, new, 0))).encode()
-    if re.search(rb"^\+.*[ \t]$", text, flags=re.MULTILINE):
-        assert any("trailing whitespace" in finding for finding in faults(text))
-        return
     patch = parse("p.patch", text)
+    assert bool(blemishes(patch)) == bool(re.search(rb"^\+.*[ \t\r]$", text[len(HEAD) :], flags=re.MULTILINE))
     assert (patch.base, patch.result) == (blob_id(old), blob_id(new))
     assert misfits(patch, old) == []
     assert scratch.apply(PATH, old, text, "p.patch") == new

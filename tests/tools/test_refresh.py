@@ -21,6 +21,15 @@ def state(project: Project) -> tuple[dict[str, bytes], bytes]:
     return patches(project), project.lock.read_bytes()
 
 
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file below `folder`: its bytes and when it was written."""
+    return {
+        path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
 def header(data: bytes) -> dict[str, str]:
     return parse("p", data, draft=True).header
 
@@ -34,7 +43,8 @@ def test_an_edit_becomes_the_patch_that_makes_it(vendored: Project) -> None:
     before = patches(vendored)
     (vendored.tree / NET).write_bytes(BETTER)
     done = vendored.run("refresh")
-    assert done.stdout == "written: patches/net.patch\n"
+    assert done.stdout == "written: patches/net.patch\nwritten: upstream.lock\n"
+    vendored.run("verify")
     after = patches(vendored)
     assert after["core.patch"] == before["core.patch"]
     assert header(after["net.patch"]) == {**header(before["net.patch"]), "Last-Update": after_date(after["net.patch"])}
@@ -54,11 +64,18 @@ def after_date(data: bytes) -> str:
 
 
 def test_no_edits_change_nothing(vendored: Project) -> None:
-    before = state(vendored)
+    before = snapshot(vendored.root)
     done = vendored.run("refresh")
     assert done.stdout == "no edits\n"
-    assert state(vendored) == before
-    assert vendored.json("refresh") == {"schema": 1, "verb": "refresh", "ok": True, "changed": [], "to_describe": []}
+    assert snapshot(vendored.root) == before
+    assert vendored.json("refresh") == {
+        "schema": 1,
+        "verb": "refresh",
+        "ok": True,
+        "changed": [],
+        "documents": [],
+        "to_describe": [],
+    }
 
 
 def test_a_description_of_several_lines_is_kept(vendored: Project) -> None:
@@ -76,9 +93,58 @@ def test_a_description_of_several_lines_is_kept(vendored: Project) -> None:
     assert path.read_bytes() == written
 
 
+def test_an_edited_file_without_a_patch_is_refused_with_a_hint(vendored: Project) -> None:
+    write(vendored.tree, {EXTRA: b"x = 1\n", NET: BETTER})
+    before = state(vendored)
+    done = vendored.run("refresh", code=1)
+    assert f"{EXTRA}: was edited, and has no patch" in done.stderr
+    assert f'next: make refresh ADOPT="{EXTRA}"' in done.stderr
+    assert state(vendored) == before
+
+
+def test_a_file_adopted_with_its_description_is_complete_at_once(vendored: Project) -> None:
+    (vendored.tree / EXTRA).write_bytes(b"x = 1\n")
+    done = vendored.run("refresh", "--adopt", "extra.py", "--description", "Say what there is.")
+    assert done.stdout == "written: patches/extra.patch\nwritten: upstream.lock\n"
+    assert header(patches(vendored)["extra.patch"])["Description"] == "Say what there is."
+    for verb in ("verify", "lint", "vendor"):
+        vendored.run(verb)
+    assert (vendored.tree / EXTRA).read_bytes() == b"x = 1\n"
+    vendored.run("lock", "--check")
+
+
+def test_what_is_to_be_adopted_has_to_be_edited_and_pinned(vendored: Project) -> None:
+    before = state(vendored)
+    assert f"{EXTRA}: is as upstream has it" in vendored.run("refresh", "--adopt", EXTRA, code=2).stderr
+    assert "no pinned file is called nothing.py" in vendored.run("refresh", "--adopt", "nothing.py", code=2).stderr
+    assert state(vendored) == before
+    # One that has a patch is refreshed in any case.
+    assert vendored.run("refresh", "--adopt", NET).stdout == "no edits\n"
+
+
+def test_documents_follow(vendored: Project) -> None:
+    document = vendored.root / "MODEL_CHANGES.md"
+    document.write_text("# Changes\n\n<!-- computed: patches -->\n<!-- end -->\n", encoding="utf-8")
+    vendored.run("lint", "--write")
+    before = document.read_text(encoding="utf-8")
+    (vendored.tree / NET).write_bytes(BETTER)
+    assert vendored.json("refresh")["documents"] == ["MODEL_CHANGES.md"]
+    assert document.read_text(encoding="utf-8") != before
+    vendored.run("lint")
+
+
+def test_a_document_that_cannot_be_computed_stops_it_all(vendored: Project) -> None:
+    document = vendored.root / "README.md"
+    document.write_text("<!-- computed: nothing -->\n<!-- end -->\n", encoding="utf-8")
+    (vendored.tree / NET).write_bytes(BETTER)
+    before = snapshot(vendored.root)
+    assert "README.md asks for a computed part 'nothing'" in vendored.run("refresh", code=2).stderr
+    assert snapshot(vendored.root) == before
+
+
 def test_a_file_without_a_patch_gets_one_with_a_description_to_write(vendored: Project) -> None:
     (vendored.tree / EXTRA).write_bytes(b"# nothing to see\nTODO = 'later'\n")
-    report = vendored.json("refresh")
+    report = vendored.json("refresh", "--adopt", EXTRA)
     assert (report["changed"], report["to_describe"]) == (["patches/extra.patch"], ["patches/extra.patch"])
     path = vendored.root / "patches" / "extra.patch"
     text = path.read_text(encoding="utf-8")
@@ -109,10 +175,10 @@ def test_two_new_patches_for_files_of_one_name_do_not_meet(tmp_path: Path) -> No
     project.run("vendor")
     edits = {path: data + b"MORE = 1\n" for path, data in files.items() if "gamma" not in path}
     write(project.tree, edits)
-    report = project.json("refresh")
+    report = project.json("refresh", "--adopt", "alpha/__init__.py", "--adopt", "beta/__init__.py")
     assert report["changed"] == ["patches/__init__.patch", "patches/models-beta-__init__.patch"]
     write(project.tree, {"models/gamma/__init__.py": b"NAME = 'c'\n"})
-    assert project.json("refresh")["changed"] == ["patches/models-gamma-__init__.patch"]
+    assert project.json("refresh", "--adopt", "__init__.py")["changed"] == ["patches/models-gamma-__init__.patch"]
     for path in (project.root / "patches").iterdir():
         path.write_bytes(path.read_bytes().replace(b"TODO: say", b"Say"))
     project.run("lock")
@@ -129,7 +195,7 @@ def test_a_lock_with_its_patches_in_one_line_is_kept_whole(vendored: Project) ->
     line = f"patches = [{', '.join(f'{{ {entry} }}' for entry in entries)}]\n"
     vendored.lock.write_text(line + text[:start] + text[end:], encoding="utf-8")
     write(vendored.tree, {NET: BETTER, EXTRA: b"x = 1\n"})
-    assert vendored.json("refresh")["changed"] == ["patches/extra.patch", "patches/net.patch"]
+    assert vendored.json("refresh", "--adopt", EXTRA)["changed"] == ["patches/extra.patch", "patches/net.patch"]
     vendored.run("status")
     vendored.run("lint", code=2)
 
@@ -154,12 +220,10 @@ def test_an_edit_that_undoes_a_patch_is_exit_1_and_changes_nothing(vendored: Pro
 @pytest.mark.parametrize(
     ("new", "what"),
     [
-        (BETTER.replace(b"import math\n", b"import math \n"), "adds trailing whitespace: '+import math '"),
-        (BETTER.replace(b"\n", b"\r\n"), "carriage return"),
         (BETTER + b"# \xff\n", "is not UTF-8"),
         (BETTER + b"\0", "binary"),
     ],
-    ids=["trailing blanks", "Windows line ends", "Latin-1", "NUL"],
+    ids=["Latin-1", "NUL"],
 )
 @pytest.mark.parametrize("path", [NET, EXTRA], ids=["patched", "not patched"])
 def test_an_edit_that_no_patch_may_hold_is_exit_2_before_anything_is_written(
@@ -167,16 +231,33 @@ def test_an_edit_that_no_patch_may_hold_is_exit_2_before_anything_is_written(
 ) -> None:
     before = state(vendored)
     write(vendored.tree, {path: new, CORE: EDITED[CORE] + b"# fine\n"})
-    done = vendored.run("refresh", code=2)
+    done = vendored.run("refresh", *(("--adopt", EXTRA) if path == EXTRA else ()), code=2)
     assert what in done.stderr
     assert state(vendored) == before
 
 
 def test_all_edits_that_no_patch_may_hold_are_reported_at_once(vendored: Project) -> None:
-    write(vendored.tree, {CORE: EDITED[CORE] + b"x = 1 \n", EXTRA: b"y = 2\t\n"})
-    done = vendored.run("refresh", code=2)
-    assert "adds trailing whitespace: '+x = 1 '" in done.stderr
-    assert "adds trailing whitespace: '+y = 2\\t'" in done.stderr
+    write(vendored.tree, {CORE: EDITED[CORE] + b"x = '\xff'\n", EXTRA: b"y = '\xfe'\n"})
+    done = vendored.run("refresh", "--adopt", EXTRA, code=2)
+    assert "patches/core.patch:1: is not UTF-8" in done.stderr
+    assert "patches/extra.patch:1: is not UTF-8" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("new", "what"),
+    [
+        (BETTER.replace(b"import math\n", b"import math \n"), "adds trailing whitespace: '+import math '"),
+        (BETTER.replace(b"\n", b"\r\n"), "adds a carriage return: '+import math\\r'"),
+    ],
+    ids=["trailing blanks", "Windows line ends"],
+)
+def test_bad_style_comes_back_byte_for_byte_and_is_for_lint_to_refuse(new: bytes, what: str, vendored: Project) -> None:
+    (vendored.tree / NET).write_bytes(new)
+    assert what in vendored.run("refresh").stderr
+    shutil.rmtree(vendored.tree)
+    vendored.run("vendor")
+    assert (vendored.tree / NET).read_bytes() == new
+    assert what in vendored.run("lint", code=2).stderr
 
 
 def test_a_file_deleted_in_the_tree_is_exit_1_and_changes_nothing(vendored: Project) -> None:

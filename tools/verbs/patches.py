@@ -9,15 +9,18 @@ from tools.console import (
     Context,
     pass_context,
     pinned_bytes,
+    pinned_named,
     verb_lines,
     with_components,
     with_dest,
     with_json,
     with_offline,
     with_upstream,
+    words,
 )
-from tools.errors import Drift, MalformedLock, UsageError
+from tools.errors import Drift, MalformedLock, MalformedPatch, UsageError
 from tools.lock import LOCK_NAME
+from tools.transaction import project_lock, write_together
 
 
 @click.command()
@@ -25,24 +28,54 @@ from tools.lock import LOCK_NAME
 @with_components
 @with_upstream
 @with_offline
+@click.option(
+    "--adopt",
+    multiple=True,
+    callback=words,
+    help="Pinned files without a patch whose edits become one; a name is enough. [make: ADOPT=]",
+)
+@click.option("--description", help="What the new patch's header says; to be written otherwise. [make: DESCRIPTION=]")
 @with_json
 @pass_context
-def refresh(context: Context, dest: Path | None, names: list[str], upstream: str | None, offline: bool) -> None:
-    """Turn edits in a vendored tree into patches and lock entries."""
+def refresh(
+    context: Context,
+    dest: Path | None,
+    names: list[str],
+    upstream: str | None,
+    offline: bool,
+    adopt: list[str],
+    description: str | None,
+) -> None:
+    """Turn edits in a vendored tree into patches and lock entries.
+
+    Patches, lock, documents and the tree's manifest are written together, so that the tree verifies again. An edited
+    file that has no patch yet is refused, unless --adopt names it.
+    """
+    from tools.refresh import Adopt
     from tools.refresh import refresh as run
 
     lock = context.lock
     tree = context.tree(dest)
+    paths = [file.path for file in pinned_named(lock, adopt)] if adopt else []
     components = [part for part in lock.select(names) if names or (tree / part.path).is_dir()]
     if not components:
         raise Drift(f"nothing is vendored in {tree}", next_steps=["make vendor"])
-    pinned = pinned_bytes(context, lock, [file for part in components for file in part.files], upstream, offline)
-    patches = run(context.root, lock, components, tree, pinned, date.today())
-    changed = [patch.name for patch in patches]
-    todo = [patch.name for patch in patches if not patch.described]
-    lines = [f"written: {name}" for name in changed]
+    with project_lock(context.root):
+        lock = context.lock
+        components = list(lock.select(part.name for part in components))
+        pinned = pinned_bytes(context, lock, [file for part in components for file in part.files], upstream, offline)
+        done = run(context.root, lock, components, tree, pinned, Adopt(paths, description), verb_lines(), date.today())
+    changed = [patch.name for patch in done.patches]
+    todo = [patch.name for patch in done.patches if not patch.described]
+    for line in done.blemishes:
+        context.progress.warn(f"{line} (make check refuses that)")
+    lines = [f"written: {name}" for name in (*changed, *([LOCK_NAME] if changed else ()), *done.documents)]
     lines += [f"write the Description in {name}, then run: python -m tools lock" for name in todo]
-    context.report("refresh", {"changed": changed, "to_describe": todo}, "\n".join(lines or ["no edits"]))
+    context.report(
+        "refresh",
+        {"changed": changed, "documents": list(done.documents), "to_describe": todo},
+        "\n".join(lines or ["no edits"]),
+    )
 
 
 @click.command("lock")
@@ -69,7 +102,10 @@ def relock(context: Context, upstream: str | None, check: bool) -> None:
     if check and changed:
         raise Drift(f"{path} is not what upstream and the patches give", next_steps=["python -m tools lock"])
     if changed:
-        write_atomically(path, fresh.encode())
+        with project_lock(context.root):
+            if path.read_text(encoding="utf-8") != text:
+                raise UsageError(f"{path} was changed meanwhile", next_steps=["python -m tools lock"])
+            write_atomically(path, fresh.encode())
     context.report("lock", {"changed": changed}, f"{path} " + ("written" if changed else "is up to date"))
 
 
@@ -81,18 +117,20 @@ def lint(context: Context, write: bool) -> None:
     """Check lock, patches and the computed parts of the documents. Offline."""
     from tools.apply import read_patches
     from tools.docs import stale
-    from tools.store import write_atomically
+    from tools.patchset import blemishes
 
     lock = context.lock
-    read_patches(context.root, lock)
-    found = stale(context.root, lock, verb_lines())
-    if write:
-        for path, text in found.items():
-            write_atomically(path, text.encode())
-    elif found:
-        raise Drift("documents are stale", [f"stale: {path.name}" for path in found], ["make docs"])
+    patches = read_patches(context.root, lock)
+    if found := [line for patch in patches.values() for line in blemishes(patch)]:
+        raise MalformedPatch("patches add what they should not", found, ["mend it in the tree, then: make refresh"])
+    fresh = stale(context.root, lock, patches, verb_lines())
+    if write and fresh:
+        with project_lock(context.root):
+            write_together(context.root, {path: text.encode() for path, text in fresh.items()})
+    elif fresh:
+        raise Drift("documents are stale", [f"stale: {path.name}" for path in fresh], ["make docs"])
     text = f"{len(lock.patches)} patches and the documents are in order"
-    context.report("lint", {"patches": len(lock.patches), "written": [path.name for path in found]}, text)
+    context.report("lint", {"patches": len(lock.patches), "written": [path.name for path in fresh]}, text)
 
 
 VERBS = (refresh, relock, lint)

@@ -12,6 +12,7 @@ from tools.console import (
     columns,
     pass_context,
     pinned_bytes,
+    pinned_named,
     with_components,
     with_dest,
     with_force,
@@ -20,7 +21,7 @@ from tools.console import (
     with_upstream,
     words,
 )
-from tools.errors import Drift, UsageError
+from tools.errors import Drift
 from tools.store import Store
 
 
@@ -132,12 +133,7 @@ def diff(
 
     lock = context.lock
     tree = context.tree(dest)
-    chosen = [file for file in lock.files if not files or any(f"/{file.path}".endswith(f"/{name}") for name in files)]
-    unknown = [name for name in files if not any(f"/{file.path}".endswith(f"/{name}") for file in chosen)]
-    if unknown:
-        raise UsageError(
-            f"no pinned file is called {', '.join(unknown)}", next_steps=["make status; MODEL_CHANGES.md lists them"]
-        )
+    chosen = pinned_named(lock, files)
     if not files:
         chosen = [file for part in lock.components if (tree / part.path).is_dir() for file in part.files]
         if not chosen:

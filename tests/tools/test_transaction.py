@@ -1,0 +1,150 @@
+"""Several files written as one, whenever the run is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tools.conftest import EDITED, Project, write
+from tools.errors import UsageError
+from tools.transaction import project_lock, recover, write_together
+
+# Kills itself right before the call number KILL_AT of those that change the disk.
+KILLED = """
+import os, pathlib, shutil, signal, sys
+from pathlib import Path
+left = int(os.environ["KILL_AT"])
+def counted(real):
+    def call(*arguments, **options):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **options)
+    return call
+for name in ("rename", "replace", "unlink", "rmdir"):
+    setattr(Path, name, counted(getattr(Path, name)))
+os.fsync = counted(os.fsync)
+os.mkdir = counted(os.mkdir)
+shutil.rmtree = counted(shutil.rmtree)
+from tools.__main__ import main
+code = main(sys.argv[1:])
+print("left", left)
+sys.exit(code)
+"""
+
+
+def killed(project: Project, at: int, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", KILLED, "--root", str(project.root), "--store", str(project.store), *words],
+        env={**os.environ, "KILL_AT": str(at)},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def state(project: Project) -> dict[str, bytes]:
+    return {
+        path.relative_to(project.root).as_posix(): path.read_bytes()
+        for path in project.root.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_refresh_killed_at_any_step_is_all_or_nothing(vendored: Project) -> None:
+    document = vendored.root / "README.md"
+    document.write_text("<!-- computed: patches -->\n<!-- end -->\n", encoding="utf-8")
+    vendored.run("lint", "--write")
+    write(vendored.tree, {path: data + b"# more\n" for path, data in EDITED.items()})
+    before = state(vendored)
+    whole = killed(vendored, 10_000, "refresh")
+    assert whole.returncode == 0, whole.stderr
+    after = state(vendored)
+    changed = {path for path in after if after[path] != before.get(path)}
+    assert changed == {
+        "README.md",
+        "upstream.lock",
+        "patches/core.patch",
+        "patches/net.patch",
+        "vendor/PROVENANCE.json",
+    }
+    steps = 10_000 - int(whole.stdout.split()[-1])
+    outcomes = set()
+    for at in range(steps):
+        for path in changed:
+            (vendored.root / path).write_bytes(before[path])
+        assert killed(vendored, at, "refresh").returncode == -signal.SIGKILL
+        done = vendored.run("status", code=None)
+        assert done.returncode == 0, done.stderr
+        found = state(vendored)
+        relevant = {path: data for path, data in found.items() if not path.startswith("build/")}
+        assert relevant in (before, after), at
+        outcomes.add(relevant == after)
+        if at % 7 == 0:
+            # And the run itself needs no help.
+            vendored.run("refresh")
+            assert state(vendored) == after
+    assert outcomes == {False, True}
+
+
+def interrupted(root: Path, files: dict[Path, bytes | None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write `files` and stop right behind the moment at which the change has happened."""
+    with monkeypatch.context() as patch, project_lock(root):
+        patch.setattr("tools.transaction._finish", lambda _: [])
+        write_together(root, files)
+
+
+def test_a_file_edited_after_the_kill_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_bytes(b"old")
+    other.write_bytes(b"old")
+    interrupted(tmp_path, {one: b"new", other: b"new"}, monkeypatch)
+    one.write_bytes(b"edited")
+    with pytest.raises(UsageError) as caught:
+        recover(tmp_path)
+    assert caught.value.findings == (f"changed: {one}",)
+    assert (one.read_bytes(), other.read_bytes()) == (b"edited", b"old")
+    one.write_bytes(b"old")
+    assert recover(tmp_path) == [str(one), str(other)]
+    assert (one.read_bytes(), other.read_bytes()) == (b"new", b"new")
+    assert recover(tmp_path) == []
+
+
+def test_a_project_moved_after_the_kill_is_finished_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "gone").write_bytes(b"old")
+    interrupted(here, {here / "new": b"new", here / "gone": None}, monkeypatch)
+    here.rename(tmp_path / "there")
+    recover(tmp_path / "there")
+    assert {path.name for path in (tmp_path / "there").iterdir() if path.is_file()} == {"new"}
+    assert not here.exists()
+
+
+def test_an_error_before_anything_happened_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "file"
+    target.write_bytes(b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, project_lock(tmp_path):
+        patch.setattr("tools.transaction.os.fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            write_together(tmp_path, {target: b"new"})
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_journal_is_a_plan_that_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(tmp_path, {tmp_path / "file": b"new"}, monkeypatch)
+    [entry] = json.loads((tmp_path / "build" / "journal" / "plan.json").read_text())["files"]
+    assert (entry["path"], entry["before"]) == ("file", None)
