@@ -1,5 +1,5 @@
 # Each target is one call of `python -m tools`; the environments under .venv/ are made on first use.
-# Variables: DEST= COMPONENTS= OFFLINE=1 FORCE=1 UPSTREAM= CONTEXT= FILE= EXPORT= JSON=1 ARGS= (for pytest)
+# Variables: DEST= COMPONENTS= OFFLINE=1 FORCE=1 UPSTREAM= JSON=1 and ARGS= (for pytest); a target's own are beside it.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,12 +14,13 @@ components := $(if $(COMPONENTS),--components "$(COMPONENTS)")
 offline := $(if $(filter-out 0,$(OFFLINE)),--offline)
 force := $(if $(filter-out 0,$(FORCE)),--force)
 upstream := $(if $(UPSTREAM),--upstream "$(UPSTREAM)")
+choices = $(if $(ADD),--add "$(ADD)") $(if $(DROP),--drop "$(DROP)") $(if $(filter-out 0,$(ALLOW_LOSS)),--allow-loss)
 json := $(if $(filter-out 0,$(JSON)),--json)
 
-.PHONY: help vendor verify diff status clean refresh lock docs check test test-sage test-torch bench distclean
+.PHONY: help vendor verify diff status clean refresh lock outdated rebase rebase-continue rebase-status rebase-abort docs check test test-sage test-torch bench distclean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' Makefile | awk -F'@' '{printf "make %-15s %s\n", $$1, $$2}'
 
 vendor: $(VENV)/tools/ready ## get the pinned files, patch them, verify them, swap them in
 	@$(TOOLS) vendor $(dest) $(components) $(offline) $(force) $(upstream) $(json)
@@ -43,6 +44,23 @@ refresh: $(VENV)/tools/ready ## turn edits in the vendored tree into patches (AD
 
 lock: $(VENV)/tools/ready ## compute upstream.lock anew from upstream and the patches
 	@$(TOOLS) lock $(upstream) $(json)
+
+outdated: $(VENV)/tools/ready ## show what upstream has that the pin has not, and what a rebase would meet
+	@$(TOOLS) outdated $(upstream) $(json)
+
+rebase: $(VENV)/tools/ready ## carry the patches to TO=branch|tag|commit (DRY_RUN=1 URL= ADD= DROP= ALLOW_LOSS=1)
+	@test -n "$(TO)" || { echo "error: where to?"; echo "next: make rebase TO=<branch, tag or commit>"; exit 2; } >&2
+	@$(TOOLS) rebase $(if $(URL),--url "$(URL)") $(upstream) $(offline) $(choices) $(json) \
+	  $(if $(filter-out 0,$(DRY_RUN)),--dry-run) -- "$(TO)"
+
+rebase-continue: $(VENV)/tools/ready ## go on with a rebase that stopped (ADD= DROP= ALLOW_LOSS=1)
+	@$(TOOLS) rebase-continue $(choices) $(json)
+
+rebase-status: $(VENV)/tools/ready ## show the rebase that is under way
+	@$(TOOLS) rebase-status $(json)
+
+rebase-abort: $(VENV)/tools/ready ## forget the rebase that is under way
+	@$(TOOLS) rebase-abort $(json)
 
 docs: $(VENV)/tools/ready ## bring the computed tables in the documents up to date
 	@$(TOOLS) lint --write $(json)

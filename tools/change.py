@@ -11,7 +11,12 @@ from pathlib import Path
 
 from tools.apply import build, read_patches
 from tools.docs import stale
+from tools.errors import Drift
 from tools.lock import LOCK_NAME, PATCH_DIR, Lock, load
+from tools.progress import Progress
+from tools.store import Store
+from tools.vendor import Place, vendor
+from tools.verify import check
 
 
 @contextmanager
@@ -53,3 +58,19 @@ def completed(
         **{root / path: data for path, data in changes.items()},
         **{path: text.encode() for path, text in documents.items()},
     }
+
+
+def prove(root: Path, changes: Mapping[str, bytes | None], pinned: Mapping[str, bytes]) -> None:
+    """Vendor into a folder of its own from `changes` and `pinned`, as a user will, and verify it.
+
+    Raises what `vendor` raises, and Drift when the tree is not what the new lock says.
+    """
+    with staged(root, changes) as folder:
+        lock = load(folder)
+        store = Store(folder / "store", lambda _: None)
+        for data in pinned.values():
+            store.put(data, "rebase")
+        tree = folder / "tree"
+        vendor(folder, lock, lock.components, Place(tree), [], store, Progress(quiet=True), offline=True)
+        if found := check(tree, lock, lock.components, named=True):
+            raise Drift("the tree built as proof is not what the new lock says", map(str, found))

@@ -101,7 +101,7 @@ def _index(lock: Lock) -> str:
                 for source in lock.sources
                 if isinstance(source, IndexSpec)
                 for wheel in source.wheels
-                if any(member.path == file.path for member in wheel.members)
+                if any(member.path == file.path and not member.blob for member in wheel.members)
             ]
             rows.append((f"`{file.path}`", ", ".join(f"`{wheel}`" for wheel in wheels) or "none"))
     return table(("pinned file", "release on the index that holds it"), rows)

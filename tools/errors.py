@@ -8,9 +8,9 @@ from collections.abc import Iterable
 
 EXIT_CODES: dict[int, str] = {
     0: "done",
-    1: "the check found drift, files that are not ours, or stale documents",
+    1: "the check found drift, files that are not ours, stale documents, or a newer upstream",
     2: "usage, a malformed lock or patch, or a folder that cannot be read or written",
-    3: "a patch does not apply",
+    3: "a patch does not apply, or a rebase needs a decision",
     4: "bytes fail their hash",
     5: "no source could serve a file",
     130: "interrupted",
@@ -53,6 +53,12 @@ class MalformedPatch(ToolError):
 
 class PatchFails(ToolError):
     """A well-formed patch does not fit its base."""
+
+    exit_code = 3
+
+
+class Undecided(ToolError):
+    """A rebase that stops for a person: conflicts, files that are gone, lines that would be lost."""
 
     exit_code = 3
 

@@ -109,40 +109,55 @@ def remote_commit(url: str, commit: str, folders: Iterable[str], *, everything: 
         return Commit(found.hexsha, found.committed_datetime.isoformat(), files)
 
 
+def remote_tip(url: str, name: str) -> tuple[str, str] | None:
+    """What the branch or tag `name` of `url` is at, by one `ls-remote`: ("branch" or "tag", commit id); None for none.
+
+    Raises RemoteError.
+    """
+    # In order of preference; of an annotated tag the commit, not the tag object.
+    refs = (("branch", f"refs/heads/{name}"), ("tag", f"refs/tags/{name}^{{}}"), ("tag", f"refs/tags/{name}"))
+    with tempfile.TemporaryDirectory(prefix="dsu-patches-") as folder:
+        said = _ask(_runner(folder), _FETCH_SECONDS, "ls-remote", "--", url, *(ref for _, ref in refs))
+    lines = [line.partition("\t") for line in said.decode(errors="replace").splitlines()]
+    found = {ref: commit for commit, _, ref in lines}
+    return next(((kind, found[ref]) for kind, ref in refs if ref in found), None)
+
+
+def fetch_into(folder: Path, url: str, commit: str, *, everything: bool, depth: int | None = 1) -> None:
+    """Fetch `commit` from `url` into the repository in `folder`, with the user's own configuration. Raises RemoteError.
+
+    everything: when the remote cannot serve the bare commit, as a bundle or a dumb host cannot, fetch all its refs.
+    depth: how many commits; all of its history when None.
+    """
+    runner = _runner(str(folder))
+    fetch = ("-c", f"core.hooksPath={os.devnull}", "fetch", "--quiet", "--no-tags")
+    try:
+        if depth is None:
+            _ask(runner, _FETCH_ALL_SECONDS, *fetch, "--", url, commit)
+        else:
+            _ask(runner, _FETCH_SECONDS, *fetch, f"--depth={depth}", "--", url, commit)
+    except RemoteSilent:
+        raise
+    except RemoteError:
+        if not everything:
+            raise
+        failures = []
+        for refs in ("+refs/*:refs/from/*", "+HEAD:refs/from-HEAD"):
+            try:
+                _ask(runner, _FETCH_ALL_SECONDS, *fetch, "--", url, refs)
+            except RemoteError as error:
+                failures.append(error)
+        if len(failures) == 2:
+            raise failures[0] from None
+
+
 @contextmanager
 def _fetched(url: str, commit: str, *, everything: bool) -> "Iterator[git.Repo]":
-    try:
-        import git
-    except ModuleNotFoundError:
-        raise
-    except ImportError as error:
-        # GitPython looks for git while it is imported.
-        raise _git_is_missing() from error
     with tempfile.TemporaryDirectory(prefix="dsu-patches-") as folder:
-        runner = git.Git(folder)
-        runner.update_environment(
-            GIT_TERMINAL_PROMPT="0",
-            GIT_HTTP_LOW_SPEED_LIMIT="1",
-            GIT_HTTP_LOW_SPEED_TIME=str(_STALL_SECONDS),
-            GIT_DEFAULT_HASH="sha1",
-        )
-        _ask(runner, _FETCH_SECONDS, "init", "--quiet", "--template=")
-        fetch = ("-c", f"core.hooksPath={os.devnull}", "fetch", "--quiet", "--no-tags")
-        try:
-            _ask(runner, _FETCH_SECONDS, *fetch, "--depth=1", "--", url, commit)
-        except RemoteSilent:
-            raise
-        except RemoteError:
-            if not everything:
-                raise
-            failures = []
-            for refs in ("+refs/*:refs/from/*", "+HEAD:refs/from-HEAD"):
-                try:
-                    _ask(runner, _FETCH_ALL_SECONDS, *fetch, "--", url, refs)
-                except RemoteError as error:
-                    failures.append(error)
-            if len(failures) == 2:
-                raise failures[0] from None
+        _ask(_runner(folder), _FETCH_SECONDS, "init", "--quiet", "--template=")
+        fetch_into(Path(folder), url, commit, everything=everything)
+        import git
+
         repo = git.Repo(folder)
         try:
             yield repo
@@ -150,8 +165,26 @@ def _fetched(url: str, commit: str, *, everything: bool) -> "Iterator[git.Repo]"
             repo.close()
 
 
-def _ask(runner: "git.Git", seconds: float, *arguments: str) -> None:
-    """Run `git ARGUMENTS`. Raises RemoteError with git's own reason, RemoteSilent when it is not done in time.
+def _runner(folder: str) -> "git.Git":
+    try:
+        import git
+    except ModuleNotFoundError:
+        raise
+    except ImportError as error:
+        # GitPython looks for git while it is imported.
+        raise _git_is_missing() from error
+    runner = git.Git(folder)
+    runner.update_environment(
+        GIT_TERMINAL_PROMPT="0",
+        GIT_HTTP_LOW_SPEED_LIMIT="1",
+        GIT_HTTP_LOW_SPEED_TIME=str(_STALL_SECONDS),
+        GIT_DEFAULT_HASH="sha1",
+    )
+    return runner
+
+
+def _ask(runner: "git.Git", seconds: float, *arguments: str) -> bytes:
+    """What `git ARGUMENTS` writes. Raises RemoteError with git's own reason, RemoteSilent when it is not done in time.
 
     Not GitPython's `kill_after_timeout`: that one lists git's children with `ps` or `pgrep`, which small containers
     lack, and keeps an interrupted run waiting for the time to pass.
@@ -161,7 +194,7 @@ def _ask(runner: "git.Git", seconds: float, *arguments: str) -> None:
     assert process.proc is not None
     running: subprocess.Popen[bytes] = process.proc
     try:
-        _, said = running.communicate(timeout=seconds)
+        wrote, said = running.communicate(timeout=seconds)
     except subprocess.TimeoutExpired as error:
         raise RemoteSilent(f"no answer within {seconds:.0f} s") from error
     finally:
@@ -174,6 +207,7 @@ def _ask(runner: "git.Git", seconds: float, *arguments: str) -> None:
     if running.returncode:
         reason = _one_line(said.decode(errors="replace")) or f"git exited with {running.returncode}"
         raise RemoteSilent(reason) if "Operation too slow" in reason else RemoteError(reason)
+    return wrote
 
 
 def _one_line(text: str) -> str:
@@ -238,31 +272,48 @@ class Scratch:
         return done.stdout.decode("utf-8", errors="surrogateescape")
 
     def _run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "XDG_"))}
-        environment |= {
-            "HOME": str(self.root),
-            "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_CONFIG_GLOBAL": os.devnull,
-            "GIT_ATTR_NOSYSTEM": "1",
-            "GIT_CEILING_DIRECTORIES": str(self.root.parent),
-            "GIT_DIR": str(self.root / "tree" / ".git"),
-            "GIT_WORK_TREE": str(self.root / "tree"),
-            "GIT_LITERAL_PATHSPECS": "1",
-            "LC_ALL": "C",
-        }
-        settings = ("core.autocrlf=false", "core.safecrlf=false", "core.fileMode=false", "core.quotePath=false")
-        fixed = [word for setting in settings for word in ("-c", setting)]
-        try:
-            done = subprocess.run(
-                ["git", *fixed, *arguments],
-                cwd=self.root / "tree",
-                env=environment,
-                capture_output=True,
-                stdin=subprocess.DEVNULL,
-                check=False,
-            )
-        except FileNotFoundError as error:
-            raise _git_is_missing() from error
-        if check and done.returncode:
-            raise ToolError(f"git {arguments[0]} failed", done.stderr.decode(errors="replace").strip().splitlines())
-        return done
+        tree = self.root / "tree"
+        return run_scrubbed(tree / ".git", *arguments, work_tree=tree, check=check)
+
+
+def run_scrubbed(
+    git_dir: Path,
+    *arguments: str,
+    work_tree: Path | None = None,
+    given: bytes = b"",
+    check: bool = True,
+    index: str = "",
+) -> subprocess.CompletedProcess[bytes]:
+    """Run `git ARGUMENTS` on the repository `git_dir`, which is ours, out of reach of everything of the user's.
+
+    given: standard input. index: the name of another index file in `git_dir`. Raises ToolError, with git's words, when
+    `check` and git fails.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "XDG_"))}
+    where = work_tree or git_dir
+    environment |= {
+        "HOME": str(where.parent),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_CEILING_DIRECTORIES": str(where.parent),
+        "GIT_DIR": str(git_dir),
+        "GIT_LITERAL_PATHSPECS": "1",
+        "LC_ALL": "C",
+        # For commits that only a merge in a scratch repository sees.
+        **{f"GIT_{who}_{what}": "dsu-patches" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+        **{f"GIT_{who}_DATE": "2000-01-01T00:00:00Z" for who in ("AUTHOR", "COMMITTER")},
+        **({"GIT_WORK_TREE": str(work_tree)} if work_tree else {}),
+        **({"GIT_INDEX_FILE": str(git_dir / index)} if index else {}),
+    }
+    settings = ("core.autocrlf=false", "core.safecrlf=false", "core.fileMode=false", "core.quotePath=false")
+    fixed = [word for setting in settings for word in ("-c", setting)]
+    try:
+        done = subprocess.run(
+            ["git", *fixed, *arguments], cwd=where, env=environment, input=given, capture_output=True, check=False
+        )
+    except FileNotFoundError as error:
+        raise _git_is_missing() from error
+    if check and done.returncode:
+        raise ToolError(f"git {arguments[0]} failed", done.stderr.decode(errors="replace").strip().splitlines())
+    return done

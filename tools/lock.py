@@ -75,11 +75,15 @@ class RawSpec:
 
 @dataclass(frozen=True)
 class Member:
-    """A wheel member that becomes a pinned file once `undo` has been done to it."""
+    """A wheel member that becomes a pinned file once `undo` has been done to it.
+
+    blob: what it becomes instead, where that is an earlier or later version of the file; None for the pinned one.
+    """
 
     path: str
     member: str
     undo: tuple[UndoStep, ...]
+    blob: str | None = None
 
 
 @dataclass(frozen=True)
@@ -363,7 +367,8 @@ class _Reader:
                     steps.append(parse_step(step))
                 except ValueError as error:
                     member.fault("undo", str(error))
-            members.append(Member(path, member.text("member"), tuple(steps)))
+            blob = member.git_id("blob") if "blob" in member.value else None
+            members.append(Member(path, member.text("member"), tuple(steps), blob))
             member.done()
         table.done()
         return Wheel(name, version, sha256, tuple(members))

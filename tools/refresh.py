@@ -224,6 +224,12 @@ def _new_name(path: str, taken: Iterable[str]) -> str:
     raise UsageError(f"every name for a patch of {path} is taken", names, ["rename one of them, in the lock too"])
 
 
+def rendered(name: str, old: bytes, body: str, today: date) -> bytes:
+    """The patch file `name`, which holds `old`, with another diff; its header stays, Last-Update aside."""
+    fields = parse(name, old, draft=True).header
+    return _encoded(_header({**fields, "Last-Update": today.isoformat()}) + body)
+
+
 def _header(fields: Mapping[str, str]) -> str:
     lines = [f"{name}: {fields[name]}".replace("\n", "\n ") for name in HEADER_FIELDS]
     return "\n".join(lines) + "\n\n"

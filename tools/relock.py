@@ -1,10 +1,11 @@
 """Writing upstream.lock: every hash in it is computed here from the real thing; nobody types one.
 
-What a person decides stays as it is in the file, comments included: pins (url, branch, commit), component folders,
-patch files and their targets, sources, wheels and their undo steps.
+What a person decides stays as it is in the file, comments included: pins (url, branch, commit), component folders and
+their files once there is a list of them, patch files and their targets, sources, wheels and their undo steps.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -18,7 +19,7 @@ from tools.apply import apply_patch, joined
 from tools.errors import HashMismatch, MalformedLock, NoSource, PatchFails, ToolError
 from tools.git import Commit, RemoteError, Scratch, remote_commit
 from tools.hashes import blob_id, sha256
-from tools.lock import LOCK_NAME, Member, Wheel, path_fault
+from tools.lock import LOCK_NAME, Lock, Member, Pin, Wheel, path_fault
 from tools.patchset import Patch, parse
 from tools.progress import Progress
 from tools.sources import download_wheel, existing
@@ -64,23 +65,37 @@ def relock(
     _set(document["pin"], "date", found.date)
     for data in found.files.values():
         keep(data, "UPSTREAM" if upstream else f"git {url}")
+    files: dict[str, bytes] = {}
+    gone: list[str] = []
     for name, folder in chosen.folders.items():
-        short = tomlkit.array().multiline(True)
-        short.extend(sorted(path.rsplit("/", 1)[1] for path in found.files if path.rsplit("/", 1)[0] == folder))
-        _set(document["components"][name], "files", short)
-    _set_files(document, found.files)
+        there = {path.rpartition("/")[2]: path for path in found.files if path.rpartition("/")[0] == folder}
+        table = document["components"][name]
+        if "files" not in table:
+            short = tomlkit.array().multiline(True)
+            short.extend(sorted(there))
+            _set(table, "files", short)
+        # Chosen once, they stay: what is new upstream comes in by `rebase`.
+        files |= {there[short]: found.files[there[short]] for short in table["files"] if short in there}
+        gone += [f"gone: {folder}/{short}" for short in table["files"] if short not in there]
+    if gone:
+        raise NoSource(
+            f"commit {commit} lacks files that {LOCK_NAME} lists",
+            gone,
+            [f"make rebase TO={commit[:12]}, from a lock that stands, sees to that"],
+        )
+    _set_files(document, files)
     _date_baseline(document, chosen.baseline, progress)
     failures: list[ToolError] = []
     for table, wheel in chosen.wheels:
         try:
-            _lock_wheel(table, wheel, found.files, progress)
+            _lock_wheel(table, wheel, files, progress)
         except ToolError as error:
             failures.append(error)
     with Scratch() as scratch:
         for entry, file in chosen.patches:
             try:
                 data = (root / file).read_bytes()
-                lock_patch(entry, parse(file, data), data, found.files, scratch)
+                lock_patch(entry, parse(file, data), data, files, scratch)
             except OSError as error:
                 failures.append(MalformedLock(f"{file} cannot be read", [str(error)]))
             except ToolError as error:
@@ -106,6 +121,70 @@ def lock_patch(entry: Any, patch: Patch, data: bytes, pinned: Mapping[str, bytes
     _set(entry, "result_sha256", sha256(result))
 
 
+@dataclass(frozen=True)
+class Move:
+    """The pin moved: where to, each component's files there, where each old path is now (None: gone), and its bytes."""
+
+    pin: Pin
+    components: Mapping[str, Sequence[str]]
+    paths: Mapping[str, str | None]
+    files: Mapping[str, bytes]
+
+
+def moved(text: str, lock: Lock, move: Move, patches: Mapping[str, bytes]) -> str:
+    """The text of `lock`, which is `text`, once its pin has moved; comments stay.
+
+    patches: patch files for the new pin by name; one of the lock's that is not there is dropped. A wheel member whose
+    file changed remembers which blob it gives, so that a move back finds it again. Raises what `lock_patch` raises.
+    """
+    document: Any = tomlkit.parse(text)
+    for key in ("url", "branch", "commit", "date"):
+        _set(document["pin"], key, getattr(move.pin, key))
+    for name, paths in move.components.items():
+        short = tomlkit.array().multiline(True)
+        short.extend(sorted(path.rpartition("/")[2] for path in paths))
+        _set(document["components"][name], "files", short)
+    _set_files(document, move.files)
+    slugs = [_slug(lock.pin.url), _slug(move.pin.url)]
+    old_blobs = {file.path: file.blob for file in lock.files}
+    for source in document.get("sources", []):
+        if source.get("kind") == "raw" and all(slugs):
+            source["url"] = str(source["url"]).replace(f"/{slugs[0]}/", f"/{slugs[1]}/")
+        for wheel in source.get("wheels", []):
+            _move_members(wheel, move, old_blobs)
+    entries = document.get("patches", [])
+    for at in reversed(range(len(entries))):
+        if entries[at]["file"] not in patches:
+            del entries[at]
+    with Scratch() as scratch:
+        for entry in entries:
+            data = patches[entry["file"]]
+            lock_patch(entry, parse(str(entry["file"]), data), data, move.files, scratch)
+    return tomlkit.dumps(document)
+
+
+def _slug(url: str) -> str | None:
+    """`owner/name` of a repository on a host that serves raw files under that; None for any other place."""
+    found = re.fullmatch(r"(?:https?://|ssh://git@|git@)[^/:]+[/:]([^/]+/[^/]+?)(?:\.git)?/?", url)
+    return found[1] if found else None
+
+
+def _move_members(wheel: Any, move: Move, old_blobs: Mapping[str, str]) -> None:
+    members = wheel.get("members", [])
+    for at in reversed(range(len(members))):
+        path = str(members[at]["path"])
+        now = move.paths.get(path)
+        if now is None:
+            del members[at]
+            continue
+        members[at]["path"] = now
+        gives = str(members[at].get("blob", old_blobs[path]))
+        if gives != blob_id(move.files[now]):
+            _set(members[at], "blob", gives)
+        elif "blob" in members[at]:
+            del members[at]["blob"]
+
+
 def _read(document: Any) -> _Chosen:
     pin, baseline = document["pin"], document["baseline"]
     wheels = []
@@ -116,6 +195,7 @@ def _read(document: Any) -> _Chosen:
                     str(member["path"]),
                     str(member["member"]),
                     tuple(parse_step(str(step)) for step in member.get("undo", [])),
+                    str(member["blob"]) if "blob" in member else None,
                 )
                 for member in table.get("members", [])
             )
@@ -209,7 +289,8 @@ def _lock_wheel(table: Any, wheel: Wheel, pinned: Mapping[str, bytes], progress:
         except (KeyError, ValueError) as error:
             wrong.append(f"{member.path}: {error}")
             continue
-        if got != pinned.get(member.path):
+        right = blob_id(got) == member.blob if member.blob else got == pinned.get(member.path)
+        if not right:
             wrong.append(f"{member.path}: {member.member} gives SHA-256 {sha256(got)} after its undo steps")
     if wrong:
         raise HashMismatch(

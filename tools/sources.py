@@ -20,7 +20,7 @@ from urllib.parse import quote
 from tools.errors import NoSource
 from tools.git import RemoteError, remote_blobs
 from tools.hashes import sha256
-from tools.lock import Component, GitSpec, IndexSpec, Lock, PinnedFile, RawSpec, Wheel
+from tools.lock import Component, GitSpec, IndexSpec, Lock, Member, PinnedFile, RawSpec, Wheel
 from tools.progress import Progress
 from tools.store import Store
 from tools.wheels import read_member
@@ -226,8 +226,13 @@ class IndexSource:
 
     def serve(self, wanted: Sequence[PinnedFile]) -> Iterator[Offer | Refusal]:
         by_path = {file.path: file for file in wanted}
-        useful = [wheel for wheel in self.wheels if any(member.path in by_path for member in wheel.members)]
-        listed = {member.path for wheel in useful for member in wheel.members}
+
+        def fits(member: Member) -> bool:
+            file = by_path.get(member.path)
+            return file is not None and member.blob in (None, file.blob)
+
+        useful = [wheel for wheel in self.wheels if any(map(fits, wheel.members))]
+        listed = {member.path for wheel in useful for member in wheel.members if fits(member)}
         for path in by_path:
             if path not in listed:
                 yield Refusal("is in no listed wheel", path)
@@ -240,7 +245,7 @@ class IndexSource:
                 yield Refusal(reason, wrong=True)
                 continue
             for member in wheel.members:
-                if member.path not in by_path:
+                if not fits(member):
                     continue
                 try:
                     data = read_member(answer, member.member, member.undo)

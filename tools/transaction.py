@@ -22,7 +22,8 @@ from tools.tree import digest, locked
 BUILD = "build"
 _JOURNAL = "journal"
 _PLAN = "plan.json"
-_GONE = ".gone-"
+# Folders that only a killed run leaves behind.
+STRAY = ".tmp-"
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def project_lock(root: Path) -> Iterator[None]:
     try:
         with locked(build):
             _finish(root)
-            for stray in (*build.glob(f".{_JOURNAL}-*"), *build.glob(f"{_GONE}*")):
+            for stray in build.glob(f"{STRAY}*"):
                 shutil.rmtree(stray)
             yield
     finally:
@@ -52,7 +53,7 @@ def write_together(root: Path, files: Mapping[Path, bytes | None], remove: Path 
     """
     build = root / BUILD
     build.mkdir(exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{_JOURNAL}-", dir=build))
+    staging = Path(tempfile.mkdtemp(prefix=STRAY, dir=build))
     try:
         plan = []
         for number, (path, data) in enumerate(files.items()):
@@ -111,8 +112,8 @@ def _finish(root: Path) -> list[str]:
         elif digest(path) != after:
             _move(journal / staged, path)
     if plan["remove"]:
-        _discard(root / plan["remove"])
-    _discard(journal)
+        discard(root / plan["remove"])
+    discard(journal)
     return [str(path) for path, *_ in entries]
 
 
@@ -138,9 +139,9 @@ def _write(path: Path, data: bytes) -> None:
     make_ordinary(path, 0o666)
 
 
-def _discard(folder: Path) -> None:
+def discard(folder: Path) -> None:
     """Remove `folder` in one step as far as its name goes: a half-emptied one must not look like a whole one."""
     if folder.exists():
-        gone = Path(tempfile.mkdtemp(prefix=_GONE, dir=folder.parent))
+        gone = Path(tempfile.mkdtemp(prefix=STRAY, dir=folder.parent))
         folder.rename(gone / folder.name)
         shutil.rmtree(gone, ignore_errors=True)

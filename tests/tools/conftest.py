@@ -61,6 +61,15 @@ def make_upstream(where: Path, files: Mapping[str, bytes] = FILES) -> str:
     return git("rev-parse", "HEAD", cwd=where).strip()
 
 
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file below `folder`: its bytes and when it was written."""
+    return {
+        path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
 def make_patch(upstream: Path, path: str, new: bytes, what: str) -> bytes:
     """The zero-context patch, with our header, that turns upstream's `path` into `new`."""
     old = (upstream / path).read_bytes()
@@ -100,6 +109,17 @@ class Project:
     def json(self, *arguments: str | Path, code: int = 0) -> Any:
         """The same with --json, parsed."""
         return json.loads(self.run(*arguments, "--json", code=code).stdout)
+
+    def advance(self, files: Mapping[str, bytes | None], message: str = "more") -> str:
+        """A new commit of upstream's, with `files` (None: deleted); its id."""
+        for path, data in files.items():
+            if data is None:
+                git("rm", "-q", path, cwd=self.upstream)
+            else:
+                write(self.upstream, {path: data})
+        git("add", "-A", cwd=self.upstream)
+        git("commit", "-q", "-m", message, cwd=self.upstream)
+        return git("rev-parse", "HEAD", cwd=self.upstream).strip()
 
     def sources(self, blocks: Sequence[str]) -> None:
         """Replace the lock's sources by `blocks`, each the TOML of one [[sources]] table without its header."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.conftest import EDITED, FILES, Project, make_project, write
+from tests.tools.conftest import EDITED, FILES, Project, make_project, snapshot, write
 from tools.patchset import parse
 
 CORE, NET, EXTRA = "models/alpha/core.py", "models/beta/net.py", "models/alpha/extra.py"
@@ -19,15 +19,6 @@ def patches(project: Project) -> dict[str, bytes]:
 
 def state(project: Project) -> tuple[dict[str, bytes], bytes]:
     return patches(project), project.lock.read_bytes()
-
-
-def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Every file below `folder`: its bytes and when it was written."""
-    return {
-        path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def header(data: bytes) -> dict[str, str]:

@@ -158,24 +158,30 @@ def test_what_a_person_chose_is_kept_in_its_order(unfetched: Project) -> None:
     assert unfetched.lock.read_text(encoding="utf-8") == before
 
 
-def test_a_moved_pin_changes_files_and_date(tmp_path: Path) -> None:
+def test_a_moved_pin_changes_hashes_and_keeps_the_list_of_files(tmp_path: Path) -> None:
     project = make_project(tmp_path, edited={})
-    (project.upstream / "models/alpha/extra.py").unlink()
-    write(project.upstream, {"models/alpha/new.py": b"NEW = 1\n", "models/alpha/__pycache__/new.pyc": b"\0"})
+    write(project.upstream, {"models/alpha/new.py": b"NEW = 1\n", "models/alpha/extra.py": b"more = 1\n"})
     git("add", "-A", cwd=project.upstream)
     git("commit", "-q", "-m", "more", cwd=project.upstream)
-    commit = git("rev-parse", "HEAD", cwd=project.upstream).strip()
-    edit(project, project.commit, commit)
+    edit(project, project.commit, git("rev-parse", "HEAD", cwd=project.upstream).strip())
     lock(project)
-    assert [file.path for file in load(project.root).files] == [
-        "models/alpha/__init__.py",
-        "models/alpha/core.py",
-        "models/alpha/new.py",
-        "models/beta/__init__.py",
-        "models/beta/net.py",
-    ]
+    found = {file.path: file.blob for file in load(project.root).files}
+    assert sorted(found) == sorted(FILES)
+    assert found["models/alpha/extra.py"] == blob_id(b"more = 1\n")
     text = project.lock.read_text(encoding="utf-8")
     lock(project)
+    assert project.lock.read_text(encoding="utf-8") == text
+
+
+def test_a_moved_pin_without_a_listed_file_is_exit_5_and_writes_nothing(tmp_path: Path) -> None:
+    project = make_project(tmp_path, edited={})
+    (project.upstream / "models/alpha/extra.py").unlink()
+    git("commit", "-q", "-a", "-m", "less", cwd=project.upstream)
+    edit(project, project.commit, git("rev-parse", "HEAD", cwd=project.upstream).strip())
+    text = project.lock.read_text(encoding="utf-8")
+    done = lock(project, code=5)
+    assert "gone: models/alpha/extra.py" in done.stderr
+    assert "make rebase" in done.stderr
     assert project.lock.read_text(encoding="utf-8") == text
 
 

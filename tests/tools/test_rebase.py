@@ -1,0 +1,504 @@
+"""`rebase` and its companions: the patches at another commit of upstream, all of it or nothing yet."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.tools.conftest import EDITED, FILES, Project, git, make_project, snapshot, write
+from tests.tools.test_transaction import killed
+from tools.carry import lost_lines, markers
+from tools.lock import load
+
+CORE, NET, EXTRA, NEW = (
+    "models/alpha/core.py",
+    "models/beta/net.py",
+    "models/alpha/extra.py",
+    "models/alpha/new.py",
+)
+MERGES = b"# Shapes.\n" + FILES[NET]
+CONFLICTS = FILES[NET].replace(b"3.14 * r * r", b"3.1416 * r * r")
+RESOLVED = EDITED[NET].replace(b"math.pi * r * r", b"math.pi * r * r  # exact")
+
+
+def ours(project: Project) -> dict[str, bytes]:
+    """Patches and lock."""
+    files = [project.lock, *(project.root / "patches").iterdir()]
+    return {path.name: path.read_bytes() for path in files}
+
+
+def dateless(files: dict[str, bytes]) -> dict[str, list[bytes]]:
+    """`files` without the day in a patch's header and, in a lock, the hash of a file that has one."""
+    return {
+        name: [line for line in data.split(b"\n") if not line.startswith((b"Last-Update", b"sha256 ="))]
+        for name, data in files.items()
+    }
+
+
+def in_order(project: Project) -> None:
+    """Lock, patches and documents agree, and a tree can be made of them."""
+    project.run("lint")
+    project.run("lock", "--check")
+    shutil.rmtree(project.tree, ignore_errors=True)
+    project.run("vendor")
+    project.run("verify")
+
+
+def test_a_patch_whose_file_did_not_change_stays_byte_for_byte(project: Project) -> None:
+    before = ours(project)
+    tip = project.advance({EXTRA: b"# something to see\n", "README": b"hello\n"})
+    done = project.run("rebase", "main")
+    assert "patches/net.patch      applies as it is" in done.stdout
+    assert "models/alpha/extra.py  changed upstream" in done.stdout
+    assert f"the pin is {tip[:12]} of 2026-01-02" in done.stdout
+    after = ours(project)
+    assert {name for name in after if after[name] != before[name]} == {"upstream.lock"}
+    assert load(project.root).pin.commit == tip
+    in_order(project)
+    assert (project.tree / EXTRA).read_bytes() == b"# something to see\n"
+    assert project.run("rebase", "main").stdout == f"nothing to do: the pin is at {tip[:12]}\n"
+
+
+def test_a_patch_is_merged_and_both_changes_are_there(project: Project) -> None:
+    project.advance({NET: MERGES})
+    assert "written: patches/net.patch" in project.run("rebase", "main").stdout
+    in_order(project)
+    assert (project.tree / NET).read_bytes() == b"# Shapes.\n" + EDITED[NET]
+
+
+def test_there_and_back_again_is_where_it_began(project: Project) -> None:
+    project.run("vendor")
+    before = ours(project)
+    tip = project.advance({NET: MERGES, CORE: b"# Scales.\n" + FILES[CORE]})
+    # The dates that headers had are not today's, so once more before they are compared.
+    project.run("rebase", tip)
+    there = ours(project)
+    assert dateless(there) != dateless(before)
+    project.run("rebase", project.commit)
+    assert dateless(ours(project)) == dateless(before)
+    project.run("rebase", tip)
+    assert ours(project) == there
+
+
+def test_a_last_line_without_its_newline_is_no_conflict(project: Project) -> None:
+    # The patch rewrites the last line, which upstream now ends: who wrote a line says how it ends.
+    project.advance({CORE: FILES[CORE] + b"\n"})
+    project.run("rebase", "main")
+    in_order(project)
+    assert (project.tree / CORE).read_bytes() == EDITED[CORE]
+
+
+def test_a_renamed_file_takes_its_patch_along(project: Project) -> None:
+    project.advance({NET: None, "models/beta/shapes.py": MERGES, EXTRA: None, "models/alpha/more.py": FILES[EXTRA]})
+    done = project.run("rebase", "main")
+    assert "now models/beta/shapes.py" in done.stdout
+    in_order(project)
+    assert (project.tree / "models/beta/shapes.py").read_bytes() == b"# Shapes.\n" + EDITED[NET]
+    assert not (project.tree / NET).exists()
+    assert [file.path for file in load(project.root).components[0].files] == [
+        "models/alpha/__init__.py",
+        CORE,
+        "models/alpha/more.py",
+    ]
+
+
+def test_new_files_are_listed_and_taken_up_when_asked(project: Project) -> None:
+    tip = project.advance({NEW: b"NEW = 1\n"})
+    assert re.search(rf"{NEW} +new upstream +ADD= takes it up", project.run("rebase", "main", "--dry-run").stdout)
+    assert "ther.py is nothing to add" in project.run("rebase", "main", "--add", "ther.py", code=2).stderr
+    project.run("rebase", "main", "--add", "new.py")
+    in_order(project)
+    assert (project.tree / NEW).read_bytes() == b"NEW = 1\n"
+    # Whoever does not take one up is not asked again.
+    project.run("rebase", project.commit, "--drop", NEW)
+    project.run("rebase", tip)
+    project.advance({"README": b"hello\n"})
+    assert project.json("rebase", "main")["new_files"] == []
+    assert NEW not in project.lock.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["main", "v2", "light", "{commit}", "{short}"])
+def test_a_commit_goes_by_several_names(name: str, project: Project) -> None:
+    tip = project.advance({EXTRA: b"x = 1\n"})
+    git("tag", "-a", "v2", "-m", "two", cwd=project.upstream)
+    git("tag", "light", cwd=project.upstream)
+    project.advance({EXTRA: b"x = 2\n"})
+    git("branch", "-q", "newer", cwd=project.upstream)
+    if name == "main":
+        git("reset", "-q", "--hard", tip, cwd=project.upstream)
+    project.run("rebase", name.format(commit=tip, short=tip[:8]))
+    assert load(project.root).pin.commit == tip
+    assert load(project.root).pin.branch == "main"
+
+
+def test_another_branch_becomes_the_one_to_follow(project: Project) -> None:
+    git("checkout", "-q", "-b", "dev/next", cwd=project.upstream)
+    tip = project.advance({EXTRA: b"x = 1\n"})
+    project.run("rebase", "dev/next")
+    pin = load(project.root).pin
+    assert (pin.branch, pin.commit) == ("dev/next", tip)
+    assert project.json("outdated")["current"] is True
+
+
+@pytest.mark.parametrize(
+    "name", ["nothing", "0123abcd", "0" * 40, "--upload-pack=touch x", "a..b", "a b", "", "-x", "@{1}"]
+)
+def test_a_name_that_is_nowhere_or_no_name_is_an_error_in_words(name: str, vendored: Project) -> None:
+    before = snapshot(vendored.root)
+    done = vendored.run("rebase", "--", name, code=None)
+    assert done.returncode in (2, 5)
+    assert "error:" in done.stderr
+    assert snapshot(vendored.root) == before
+
+
+def test_an_upstream_that_cannot_be_asked_is_exit_5(vendored: Project, tmp_path: Path) -> None:
+    before = snapshot(vendored.root)
+    done = vendored.run("rebase", "main", "--upstream", tmp_path / "nothing", code=5)
+    assert "UPSTREAM=" in done.stderr
+    assert snapshot(vendored.root) == before
+
+
+def test_another_repository_becomes_the_one_to_follow(project: Project, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(project.upstream, other)
+    write(other, {EXTRA: b"x = 1\n"})
+    git("commit", "-q", "-a", "-m", "a fork", cwd=other)
+    project.run("rebase", "main", "--url", other.as_uri())
+    assert load(project.root).pin.url == other.as_uri()
+    in_order(project)
+
+
+@pytest.fixture
+def stopped(project: Project) -> Project:
+    """A project whose rebase has stopped at a conflict in net.py."""
+    project.run("vendor")
+    project.advance({NET: CONFLICTS, EXTRA: b"x = 1\n"})
+    before = ours(project)
+    tree = snapshot(project.tree)
+    done = project.run("rebase", "main", code=3)
+    assert "patches/net.patch: conflict in models/beta/net.py" in done.stderr
+    assert "edit build/rebase/resolve/models/beta/net.py, whose markers are on lines 5, 7, 9, 11" in done.stderr
+    assert "next: make rebase-continue\n" in done.stderr
+    assert (ours(project), snapshot(project.tree)) == (before, tree)
+    return project
+
+
+def to_resolve(project: Project) -> Path:
+    return project.root / "build" / "rebase" / "resolve" / NET
+
+
+def test_a_conflict_is_resolved_and_continued_from_any_shell(stopped: Project) -> None:
+    text = to_resolve(stopped).read_text(encoding="utf-8")
+    assert text.splitlines()[4:] == [
+        "<<<<<<< upstream",
+        "    return 3.1416 * r * r",
+        text.splitlines()[6],
+        "    return 3.14 * r * r",
+        "=======",
+        "    return math.pi * r * r",
+        ">>>>>>> patches/net.patch",
+    ]
+    assert text.splitlines()[6].startswith("||||||| ")
+    before = ours(stopped)
+    assert "conflict in models/beta/net.py" in stopped.run("rebase-status").stdout
+    assert stopped.json("rebase-status")["under_way"] is True
+    assert "conflict in models/beta/net.py" in stopped.run("rebase-continue", code=3).stderr
+    assert ours(stopped) == before
+    to_resolve(stopped).write_bytes(RESOLVED.replace(b"math.pi * r * r", b"math.pi * r * r").replace(b"  # exact", b""))
+    assert "nothing is left to decide" in stopped.run("rebase-status").stdout
+    done = stopped.run("rebase-continue")
+    assert "written: patches/net.patch" in done.stdout
+    assert not (stopped.root / "build").exists()
+    in_order(stopped)
+    assert (stopped.tree / NET).read_bytes() == EDITED[NET]
+    assert (stopped.tree / EXTRA).read_bytes() == b"x = 1\n"
+    assert stopped.json("rebase-status") == {"schema": 1, "verb": "rebase-status", "ok": True, "under_way": False}
+
+
+def test_continuing_asks_nobody(stopped: Project) -> None:
+    stopped.upstream.rename(stopped.upstream.with_name("elsewhere"))
+    shutil.rmtree(stopped.store)
+    to_resolve(stopped).write_bytes(EDITED[NET])
+    stopped.run("rebase-continue")
+    shutil.rmtree(stopped.tree)
+    stopped.run("vendor", "--offline")
+
+
+def test_a_line_that_a_person_lost_is_listed_and_needs_a_word(stopped: Project) -> None:
+    to_resolve(stopped).write_bytes(b"import math\n\n\ndef area(r):\n    return math.tau * r * r / 2\n")
+    done = stopped.run("rebase-continue", code=3)
+    assert "patches/net.patch: lost: return math.pi * r * r" in done.stderr
+    assert "ALLOW_LOSS=1 goes on without" in done.stderr
+    [problem] = stopped.json("rebase-status")["to_decide"]
+    assert problem["text"] == "patches/net.patch: lost: return math.pi * r * r"
+    stopped.run("rebase-continue", "--allow-loss")
+    in_order(stopped)
+
+
+def test_taking_upstreams_side_leaves_nothing_of_the_patch(stopped: Project) -> None:
+    to_resolve(stopped).write_bytes(CONFLICTS)
+    done = stopped.run("rebase-continue", code=3)
+    assert "patches/net.patch: nothing of it is left to do" in done.stderr
+    assert 'next: make rebase-continue DROP="patches/net.patch"' in done.stderr
+    assert "removed: patches/net.patch" in stopped.run("rebase-continue", "--drop", "net.patch").stdout
+    in_order(stopped)
+    assert (stopped.tree / NET).read_bytes() == CONFLICTS
+
+
+def test_what_is_resolved_has_to_be_python(stopped: Project) -> None:
+    to_resolve(stopped).write_bytes(EDITED[NET] + b"return return\n")
+    assert "the result is no Python: models/beta/net.py:6" in stopped.run("rebase-continue", code=3).stderr
+
+
+def test_an_edit_beyond_the_conflict_is_taken_too(stopped: Project) -> None:
+    core = to_resolve(stopped).parents[1] / "alpha" / "core.py"
+    core.write_bytes(core.read_bytes() + b"\n\ndef half(x):\n    return x / 2\n")
+    to_resolve(stopped).write_bytes(EDITED[NET])
+    stopped.run("rebase-continue")
+    in_order(stopped)
+    assert (stopped.tree / CORE).read_bytes().endswith(b"return x / 2\n")
+
+
+def test_a_second_rebase_refuses_and_abort_forgets_the_first(stopped: Project) -> None:
+    before = snapshot(stopped.root)
+    done = stopped.run("rebase", "main", code=2)
+    assert "a rebase is under way" in done.stderr
+    assert "make rebase-status" in done.stderr
+    assert snapshot(stopped.root) == before
+    stopped.run("rebase-abort")
+    assert not (stopped.root / "build").exists()
+    assert "nothing to abort" in stopped.run("rebase-abort", code=2).stderr
+    assert "no rebase is under way" in stopped.run("rebase-continue", code=2).stderr
+    assert stopped.run("rebase-status").stdout == "no rebase is under way\n"
+    stopped.run("rebase", "main", code=3)
+
+
+def test_a_lock_changed_in_between_is_not_overwritten(stopped: Project) -> None:
+    stopped.lock.write_text(stopped.lock.read_text(encoding="utf-8") + "# mine\n", encoding="utf-8")
+    before = ours(stopped)
+    to_resolve(stopped).write_bytes(EDITED[NET])
+    assert "upstream.lock was changed since the rebase began" in stopped.run("rebase-continue", code=2).stderr
+    assert ours(stopped) == before
+    stopped.run("rebase-abort")
+
+
+@pytest.mark.parametrize(
+    "path", ["state.json", f"upstream/{NET}", f"before/upstream/{NET}", f"before/patched/{NET}", f"resolve/{NET}"]
+)
+@pytest.mark.parametrize("change", ["gone", "other"])
+def test_a_state_that_was_tampered_with_is_an_error_in_words(path: str, change: str, stopped: Project) -> None:
+    target = stopped.root / "build" / "rebase" / path
+    if change == "gone":
+        target.unlink()
+    else:
+        target.write_bytes(b"{}")
+    before = ours(stopped)
+    done = stopped.run("rebase-continue", code=None)
+    assert done.returncode in (2, 3)
+    assert "error:" in done.stderr
+    assert ours(stopped) == before
+    stopped.run("rebase-abort")
+
+
+def test_a_file_that_is_gone_takes_its_patch_along_only_when_told(project: Project) -> None:
+    project.advance({NET: None, EXTRA: None, "models/beta/other.py": b"x = 1\n"})
+    before = ours(project)
+    done = project.run("rebase", "main", code=3)
+    assert "patches/net.patch: models/beta/net.py is gone upstream" in done.stderr
+    assert "models/alpha/extra.py: gone upstream" in done.stderr
+    assert 'next: make rebase-continue DROP="patches/net.patch models/alpha/extra.py"' in done.stderr
+    assert ours(project) == before
+    assert "core.py" not in project.run("rebase-continue", "--drop", "extra.py", code=3).stderr
+    # What was chosen once is remembered.
+    done = project.run("rebase-continue", "--drop", "patches/net.patch", "--add", "other.py")
+    assert "removed: patches/net.patch" in done.stdout
+    in_order(project)
+    assert [file.path for file in load(project.root).files] == [
+        "models/alpha/__init__.py",
+        CORE,
+        "models/beta/__init__.py",
+        "models/beta/other.py",
+    ]
+
+
+def test_what_upstream_has_taken_over_is_offered_to_be_dropped(project: Project) -> None:
+    project.advance({NET: EDITED[NET]})
+    done = project.run("rebase", "main", code=3)
+    assert "upstream has it already" in done.stderr
+    project.run("rebase-abort")
+    project.run("rebase", "main", "--drop", "net.patch")
+    in_order(project)
+
+
+@pytest.mark.parametrize(
+    ("files", "options"),
+    [
+        ({NET: MERGES}, []),
+        ({NET: CONFLICTS}, []),
+        ({NET: None}, []),
+        ({NET: None}, ["--drop", "net.patch"]),
+        ({NET: EDITED[NET]}, []),
+        ({EXTRA: b"x = 1\n"}, ["--add", "nothing.py"]),
+    ],
+)
+def test_a_dry_run_writes_nothing_and_exits_as_the_real_one(
+    files: dict[str, bytes | None], options: list[str], project: Project
+) -> None:
+    project.advance(files)
+    before = snapshot(project.root)
+    dry = project.run("rebase", "main", *options, "--dry-run", code=None)
+    assert snapshot(project.root) == before
+    assert not (project.root / "build").exists()
+    real = project.run("rebase", "main", *options, code=None)
+    assert dry.returncode == real.returncode
+    if dry.returncode == 0:
+        assert (
+            dry.stdout.replace("would write", "written").replace("would remove", "removed").splitlines()[:-1]
+            == (real.stdout.splitlines()[:-2])
+        )
+
+
+def test_documents_and_wheels_follow(project: Project) -> None:
+    document = project.root / "README.md"
+    document.write_text("<!-- computed: pins -->\n<!-- end -->\n", encoding="utf-8")
+    project.run("lint", "--write")
+    tip = project.advance({EXTRA: b"x = 1\n"})
+    assert "written: README.md" in project.run("rebase", "main").stdout
+    assert tip in document.read_text(encoding="utf-8")
+
+
+def test_the_users_trees_and_repositories_are_not_touched(stopped: Project) -> None:
+    git("init", "-q", cwd=stopped.root)
+    (stopped.root / ".gitignore").write_text("/build/\n")
+    git("add", "-A", cwd=stopped.root)
+    git("commit", "-q", "-m", "ours", cwd=stopped.root)
+    tree, upstream = snapshot(stopped.tree), snapshot(stopped.upstream)
+    to_resolve(stopped).write_bytes(EDITED[NET])
+    stopped.run("rebase-continue")
+    assert git("status", "--porcelain", cwd=stopped.root).split() == ["M", "patches/net.patch", "M", "upstream.lock"]
+    assert git("log", "--oneline", cwd=stopped.root).count("\n") == 1
+    assert (snapshot(stopped.tree), snapshot(stopped.upstream)) == (tree, upstream)
+
+
+@pytest.mark.parametrize("verb", ["rebase", "rebase-continue"])
+def test_a_run_killed_at_any_step_is_all_or_nothing(verb: str, project: Project) -> None:
+    if verb == "rebase":
+        project.advance({NET: MERGES, EXTRA: b"x = 1\n"})
+        words = ["rebase", "main"]
+    else:
+        project.advance({NET: CONFLICTS})
+        project.run("rebase", "main", code=3)
+        to_resolve(project).write_bytes(EDITED[NET])
+        words = ["rebase-continue"]
+    shutil.copytree(project.root, project.root.with_name("began"))
+    before = ours(project)
+    whole = killed(project, 10_000, *words)
+    assert whole.returncode == 0, whole.stderr
+    after = ours(project)
+    steps = 10_000 - int(whole.stdout.split()[-1])
+    outcomes = set()
+    # Most steps are in the scratch folders of the proof; the last ones matter most.
+    for at in [*range(0, steps - 18, 20), *range(max(0, steps - 18), steps)]:
+        shutil.rmtree(project.root)
+        shutil.copytree(project.root.with_name("began"), project.root)
+        # The first run filled the store, so that the others have less to do.
+        assert killed(project, at, *words).returncode in (-signal.SIGKILL, 0)
+        project.run("rebase-status")
+        assert ours(project) in (before, after), at
+        outcomes.add(ours(project) == after)
+        if ours(project) == before and at % 5 == 0:
+            project.run(*words)
+            assert ours(project) == after
+    assert outcomes == {False, True}
+
+
+def test_a_run_killed_while_it_stops_at_a_conflict_stands_or_never_was(project: Project) -> None:
+    project.advance({NET: CONFLICTS})
+    whole = killed(project, 10_000, "rebase", "main")
+    steps = 10_000 - int(whole.stdout.split()[-1])
+    project.run("rebase-abort")
+    before = ours(project)
+    for at in range(max(0, steps - 8), steps):
+        assert killed(project, at, "rebase", "main").returncode in (-signal.SIGKILL, 3)
+        if project.json("rebase-status")["under_way"]:
+            to_resolve(project).write_bytes(EDITED[NET])
+            assert not project.json("rebase-status")["to_decide"]
+            project.run("rebase-abort")
+        assert ours(project) == before
+
+
+def test_ctrl_c_ends_it_in_one_line(project: Project) -> None:
+    project.advance({NET: MERGES})
+    # A remote that never answers.
+    command = [str(Path(os.sys.executable)), "-m", "tools", "--root", str(project.root), "rebase", "main"]
+    fake = project.root / "ssh"
+    fake.write_text("#!/bin/sh\nsleep 60\n")
+    fake.chmod(0o755)
+    process = subprocess.Popen(
+        [*command, "--url", "ssh://example.invalid/x.git"],
+        env={**os.environ, "GIT_SSH": str(fake), "GIT_SSH_VARIANT": "ssh"},
+        cwd=Path(__file__).parents[2],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "interrupted; what stood before stands still"
+    assert not (project.root / "build").exists()
+
+
+def test_an_old_git_is_told_so(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tools.__main__ import main
+
+    project.advance({NET: MERGES})
+    monkeypatch.setattr("tools.history._OLDEST_GIT", (99, 0))
+    assert main(["--root", str(project.root), "--store", str(project.store), "rebase", "main"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("base", "old", "new", "result", "lost"),
+    [
+        ("a\nb\n", "a\nx\nb\n", "a\nb\nc\n", "a\nx\nb\nc\n", []),
+        ("a\nb\n", "a\nx\nb\n", "a\nb\nc\n", "a\nb\nc\n", ["x"]),
+        # Upstream has it now.
+        ("a\nb\n", "a\nx\nb\n", "x\na\nb\n", "x\na\nb\n", []),
+        # There were others of its kind.
+        ("x\nb\n", "x\nx\nb\n", "x\nb\nc\n", "x\nb\nc\n", ["x"]),
+        ("x\nb\n", "x\nx\nx\nb\n", "x\nb\nc\n", "x\nx\nb\nc\n", ["x"]),
+        # Only moved.
+        ("x\nb\n", "b\nx\n", "x\nb\nc\n", "b\nc\n", ["x"]),
+        ("x\nb\n", "b\nx\n", "x\nb\nc\n", "b\nx\nc\n", []),
+        # Another indentation is another line.
+        ("a\n", "a\n  x\n", "a\nb\n", "a\nx\nb\n", ["  x"]),
+        # Blanks have nothing to lose.
+        ("a\n", "a\n\n  \n", "a\nb\n", "a\nb\n", []),
+    ],
+)
+def test_every_added_line_is_accounted_for(base: str, old: str, new: str, result: str, lost: list[str]) -> None:
+    added = [line for line in old.split("\n") if old.split("\n").count(line) >= base.split("\n").count(line)]
+    assert list(lost_lines(added, *(text.encode() for text in (base, old, new, result)))) == lost
+
+
+def test_markers_that_were_meant_are_none() -> None:
+    title = b"Title\n=======\n"
+    assert markers(title, [title]) == []
+    assert markers(title, []) == [2]
+    assert markers(b"a\n<<<<<<< upstream\nb\n||||||| 1\n=======\nc\n>>>>>>> p\n", [title]) == [2, 4, 7]
+    assert markers(b"a\n<<<<<<< upstream\r\n=======\r\n", []) == [2, 3]
+
+
+def test_a_component_that_lost_all_its_files_is_said(tmp_path: Path) -> None:
+    files = {"models/alpha/core.py": FILES[CORE], "models/beta/net.py": FILES[NET]}
+    project = make_project(tmp_path, files, {})
+    project.advance({"models/beta/net.py": None})
+    before = ours(project)
+    project.run("rebase", "main", "--drop", "net.py", code=2)
+    assert ours(project) == before

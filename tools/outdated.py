@@ -1,0 +1,70 @@
+"""How far upstream has moved on from the pin, and what that would do to us. Reads, never writes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.apply import build, read_patches
+from tools.carry import Survey, survey
+from tools.ends import old_files, place
+from tools.errors import NoSource
+from tools.git import RemoteError, remote_tip
+from tools.history import History, Step
+from tools.lock import Lock
+from tools.progress import Progress
+
+
+@dataclass(frozen=True)
+class Outdated:
+    """The newest commit on the pinned branch, the commits since the pin, and what a rebase would meet.
+
+    current: nothing is newer; the rest is empty then. diverged: the pin is no longer part of the branch's history.
+    """
+
+    tip: str
+    date: str
+    current: bool = False
+    diverged: bool = False
+    steps: tuple[Step, ...] = ()
+    survey: Survey | None = None
+
+
+def outdated(
+    root: Path, lock: Lock, upstream: str | None, pinned: Callable[[], Mapping[str, bytes]], progress: Progress
+) -> Outdated:
+    """Compare the pin with its branch, at the lock's URL or at `upstream`.
+
+    pinned: gives the bytes of all pinned files, and is called only when there is something newer. Raises NoSource when
+    the repository cannot be asked or has no such branch.
+    """
+    where = place(lock.pin.url, upstream)
+    progress.line(f"git {where.asked}: asking for {lock.pin.branch}")
+    try:
+        tip = remote_tip(where.asked, lock.pin.branch)
+        if not tip:
+            raise NoSource(
+                f"{where.asked} has no branch {lock.pin.branch}", next_steps=["choose another in upstream.lock, [pin]"]
+            )
+        _, commit = tip
+        if commit == lock.pin.commit:
+            return Outdated(commit, lock.pin.date, current=True)
+        patches = read_patches(root, lock)
+        base = pinned()
+        patched = {path: data for part in build(root, lock, lock.components, base) for path, data in part.files.items()}
+        with History() as history:
+            progress.line(f"git {where.asked}: fetching {lock.pin.branch}, at {commit[:12]}")
+            history.fetch(where.asked, commit, everything=where.everything, past=True)
+            old = old_files(lock, upstream, base, history, progress)
+            known = history.resolve(lock.pin.commit) is not None
+            steps = history.between(lock.pin.commit, commit) if known else []
+            return Outdated(
+                commit,
+                history.date(commit),
+                diverged=not known or not history.contains(lock.pin.commit, commit),
+                steps=tuple(steps),
+                survey=survey(history, lock, patches, base, patched, old, history.files(commit)),
+            )
+    except RemoteError as error:
+        raise NoSource(
+            "upstream could not be asked", [f"git {where.asked}: {error}"], ["name a copy of it with UPSTREAM="]
+        ) from error
