@@ -14,7 +14,7 @@ components := $(if $(COMPONENTS),--components "$(COMPONENTS)")
 offline := $(if $(filter-out 0,$(OFFLINE)),--offline)
 force := $(if $(filter-out 0,$(FORCE)),--force)
 upstream := $(if $(UPSTREAM),--upstream "$(UPSTREAM)")
-choices = $(if $(ADD),--add "$(ADD)") $(if $(DROP),--drop "$(DROP)") $(if $(filter-out 0,$(ALLOW_LOSS)),--allow-loss)
+choices := $(if $(ADD),--add "$(ADD)") $(if $(DROP),--drop "$(DROP)") $(if $(filter-out 0,$(ALLOW_LOSS)),--allow-loss)
 json := $(if $(filter-out 0,$(JSON)),--json)
 
 .PHONY: help vendor verify diff status clean refresh lock outdated rebase rebase-continue rebase-status rebase-abort docs check test test-sage test-torch bench distclean
@@ -49,7 +49,6 @@ outdated: $(VENV)/tools/ready ## show what upstream has that the pin has not, an
 	@$(TOOLS) outdated $(upstream) $(json)
 
 rebase: $(VENV)/tools/ready ## carry the patches to TO=branch|tag|commit (DRY_RUN=1 URL= ADD= DROP= ALLOW_LOSS=1)
-	@test -n "$(TO)" || { echo "error: where to?"; echo "next: make rebase TO=<branch, tag or commit>"; exit 2; } >&2
 	@$(TOOLS) rebase $(if $(URL),--url "$(URL)") $(upstream) $(offline) $(choices) $(json) \
 	  $(if $(filter-out 0,$(DRY_RUN)),--dry-run) -- "$(TO)"
 

@@ -5,6 +5,7 @@ With `__main__` the only place that prints: results on standard output, all else
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from typing import Any
 import click
 
 from tools.errors import ToolError, UsageError
-from tools.lock import Lock, PinnedFile, load
+from tools.lock import LOCK_NAME, Lock, PinnedFile, load
 from tools.progress import Progress
 from tools.store import Store, default_root
-from tools.transaction import recover
+from tools.transaction import project_lock, recover
 
 JSON_SCHEMA = 1
 
@@ -35,6 +36,12 @@ class Context:
         if finished := recover(self.root):
             self.progress.line(f"finished what a killed run had begun to write: {', '.join(finished)}")
         return load(self.root)
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Hold the project while a verb writes to it. Raises as `lock` does where there is none, and `project_lock`."""
+        if not (self.root / LOCK_NAME).exists():
+            load(self.root)
+        return project_lock(self.root)
 
     @property
     def store(self) -> Store:

@@ -39,7 +39,9 @@ def find(where: Place, name: str, branch: str, history: History, progress: Progr
     a name that is not there or could never be one.
     """
     if not _NAME.fullmatch(name) or ".." in name:
-        raise UsageError(f"{name!r} is no name of a branch, tag or commit")
+        raise UsageError(
+            f"{name!r} is no name of a branch, tag or commit", next_steps=["make rebase TO=<branch, tag or commit>"]
+        )
     try:
         if re.fullmatch("[0-9a-f]{40}", name):
             progress.line(f"git {where.asked}: fetching {name[:12]}")

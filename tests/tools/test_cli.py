@@ -30,6 +30,11 @@ CALLS = {
     "refresh": ["refresh"],
     "lock": ["lock"],
     "lint": ["lint"],
+    "outdated": ["outdated"],
+    "rebase": ["rebase", "main"],
+    "rebase-continue": ["rebase-continue"],
+    "rebase-status": ["rebase-status"],
+    "rebase-abort": ["rebase-abort"],
 }
 
 
@@ -95,7 +100,8 @@ def test_an_unknown_component_is_exit_2_and_the_known_ones_are_named(
     assert "next: choose from: alpha, beta" in done.stderr
 
 
-@pytest.mark.parametrize("verb", VERBS)
+# Two that need a rebase under way are in test_rebase.py.
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("rebase-continue", "rebase-abort")])
 def test_every_verb_reports_as_json_on_standard_output_alone(verb: str, vendored: Project, tmp_path: Path) -> None:
     done = vendored.run(*call(verb, vendored, tmp_path), "--json")
     report = json.loads(done.stdout)
@@ -283,11 +289,15 @@ def test_every_target_is_phony_and_every_phony_is_a_target() -> None:
 
 
 def test_every_verb_that_make_calls_exists_with_the_options_it_gives() -> None:
-    calls = re.findall(r"(?:\$\(TOOLS\)|-m tools) ([a-z]+)((?:.*\\\n)*.*)", MAKEFILE)
+    calls = re.findall(r"(?:\$\(TOOLS\)|-m tools) ([a-z-]+)((?:.*\\\n)*.*)", MAKEFILE)
     assert {verb for verb, _ in calls} >= {"vendor", "verify", "diff", "status", "clean", "refresh", "lock", "lint"}
-    variables = dict(re.findall(r"^([a-z]+) := \$\(if .*?(--[a-z]+)", MAKEFILE, flags=re.MULTILINE))
+    variables = {
+        name: re.findall(r"--[a-z-]+", value)
+        for name, value in re.findall(r"^([a-z]+) := (\$\(if .*)", MAKEFILE, flags=re.MULTILINE)
+    }
     for verb, rest in calls:
-        options = re.findall(r"--[a-z]+", rest) + [variables[name] for name in re.findall(r"\$\(([a-z]+)\)", rest)]
+        given = [option for name in re.findall(r"\$\(([a-z]+)\)", rest) for option in variables[name]]
+        options = re.findall(r"--[a-z-]+", rest) + given
         known = {option for parameter in cli.commands[verb].params for option in parameter.opts}
         assert known >= set(options), verb
 
@@ -303,6 +313,13 @@ def test_every_verb_that_make_calls_exists_with_the_options_it_gives() -> None:
         (["vendor", "OFFLINE=0", "FORCE=0", "JSON=0"], "vendor"),
         (["diff", "CONTEXT=0", "FILE=core.py", "EXPORT=out"], 'diff --context "0" --file "core.py" --export "out"'),
         (["docs"], "lint --write"),
+        (["refresh", "ADOPT=a.py b.py", "DESCRIPTION=Why so."], 'refresh --adopt "a.py b.py" --description "Why so."'),
+        (["outdated", "UPSTREAM=../x"], 'outdated --upstream "../x"'),
+        (
+            ["rebase", "TO=v2", "URL=u", "ADD=a", "DROP=b c", "ALLOW_LOSS=1", "DRY_RUN=1"],
+            'rebase --url "u" --add "a" --drop "b c" --allow-loss --dry-run -- "v2"',
+        ),
+        (["rebase-continue", "DROP=x"], 'rebase-continue --drop "x"'),
         (["verify", "DEST=there"], 'verify --dest "there"'),
     ],
 )

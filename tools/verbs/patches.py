@@ -20,7 +20,7 @@ from tools.console import (
 )
 from tools.errors import Drift, MalformedLock, MalformedPatch, UsageError
 from tools.lock import LOCK_NAME
-from tools.transaction import project_lock, write_together
+from tools.transaction import write_together
 
 
 @click.command()
@@ -60,7 +60,7 @@ def refresh(
     components = [part for part in lock.select(names) if names or (tree / part.path).is_dir()]
     if not components:
         raise Drift(f"nothing is vendored in {tree}", next_steps=["make vendor"])
-    with project_lock(context.root):
+    with context.writing():
         lock = context.lock
         components = list(lock.select(part.name for part in components))
         pinned = pinned_bytes(context, lock, [file for part in components for file in part.files], upstream, offline)
@@ -102,7 +102,7 @@ def relock(context: Context, upstream: str | None, check: bool) -> None:
     if check and changed:
         raise Drift(f"{path} is not what upstream and the patches give", next_steps=["python -m tools lock"])
     if changed:
-        with project_lock(context.root):
+        with context.writing():
             if path.read_text(encoding="utf-8") != text:
                 raise UsageError(f"{path} was changed meanwhile", next_steps=["python -m tools lock"])
             write_atomically(path, fresh.encode())
@@ -125,7 +125,7 @@ def lint(context: Context, write: bool) -> None:
         raise MalformedPatch("patches add what they should not", found, ["mend it in the tree, then: make refresh"])
     fresh = stale(context.root, lock, patches, verb_lines())
     if write and fresh:
-        with project_lock(context.root):
+        with context.writing():
             write_together(context.root, {path: text.encode() for path, text in fresh.items()})
     elif fresh:
         raise Drift("documents are stale", [f"stale: {path.name}" for path in fresh], ["make docs"])

@@ -19,7 +19,6 @@ from tools.console import (
     words,
 )
 from tools.lock import Lock
-from tools.transaction import project_lock
 
 if TYPE_CHECKING:
     from tools.carry import Survey
@@ -117,7 +116,7 @@ def rebase(
     from tools.rebase import begin, chosen, problems, steps, undecided
     from tools.rebase_state import refuse_second, save
 
-    with project_lock(context.root):
+    with context.writing():
         refuse_second(context.root)
         lock = context.lock
         pinned = pinned_bytes(context, lock, lock.files, None if url else upstream, offline)
@@ -153,7 +152,7 @@ def rebase_continue(context: Context, add: list[str], drop: list[str], allow_los
     from tools.rebase import chosen, problems, steps, undecided
     from tools.rebase_state import remember, resume
 
-    with project_lock(context.root):
+    with context.writing():
         lock = context.lock
         found = chosen(resume(context.root), add, drop, allow_loss)
         read_patches(context.root, lock)
@@ -190,7 +189,7 @@ def rebase_abort(context: Context) -> None:
     """Forget the rebase that is under way; patches and lock stand as they stood."""
     from tools.rebase_state import abort
 
-    with project_lock(context.root):
+    with context.writing():
         abort(context.root)
     context.report("rebase-abort", {}, "forgotten; patches and lock stand as they stood before")
 
