@@ -1,0 +1,58 @@
+"""README.md's walk-through, command by command: what it shows is what comes out, where upstream can be reached."""
+
+import doctest
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.tools.test_real_upstream import LOCK, reach
+from tools.git import remote_tip
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```console\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+STEPS = [
+    (command, shown)
+    for block in BLOCKS
+    for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, flags=re.MULTILINE)
+]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """This project as a user has it after a clone, with an environment that is this one, and vendored."""
+    copy = tmp_path / "checkout"
+    skipped = shutil.ignore_patterns(".git", ".venv", "vendor", "build", "__pycache__", ".*_cache", ".hypothesis")
+    shutil.copytree(ROOT, copy, ignore=skipped)
+    python = copy / ".venv" / "tools" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    (copy / ".venv" / "tools" / "ready").touch()
+    return copy
+
+
+def test_what_the_walk_through_shows_is_what_comes_out(checkout: Path, tmp_path: Path) -> None:
+    reach(LOCK.pin.url)
+    if (remote_tip(LOCK.pin.url, LOCK.pin.branch) or ("", ""))[1] != LOCK.pin.commit:
+        pytest.skip("upstream has moved on, so `make outdated` has more to tell than README.md shows")
+    environment = {**os.environ, "DSU_PATCHES_STORE": str(tmp_path / "store"), "PYTHONPATH": ""}
+    check = doctest.OutputChecker().check_output
+    assert len(STEPS) > 12
+    for command, shown in [("make vendor", "...\n"), *STEPS]:
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=checkout,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        said = "".join(line for line in done.stdout.splitlines(keepends=True) if not line.startswith("make: ***"))
+        assert check(shown, said, doctest.ELLIPSIS), f"$ {command}\n{said}"
