@@ -86,22 +86,28 @@ def remote_blobs(
                 continue
 
 
-def remote_commit(url: str, commit: str, folders: Iterable[str], *, everything: bool = False) -> Commit:
+def remote_commit(
+    url: str, commit: str, folders: Iterable[str], *, everything: bool = False, lenient: bool = False
+) -> Commit:
     """Fetch `commit` from `url` and read its date and the `*.py` files directly inside each of `folders`.
 
-    everything: as for `remote_blobs`. Raises RemoteError, also when the commit or a folder is not there.
+    everything: as for `remote_blobs`. lenient: a folder that is not there holds no files. Raises RemoteError, also when
+    the commit is not there, or a folder without `lenient`.
     """
     with _fetched(url, commit, everything=everything) as repo:
         import git
 
         try:
             found = repo.commit(commit)
-            files = {
-                str(blob.path): blob.data_stream.read()
-                for folder in folders
-                for blob in (found.tree / folder).blobs
-                if blob.name.endswith(".py")
-            }
+            files = {}
+            for folder in folders:
+                try:
+                    blobs = (found.tree / folder).blobs
+                except (KeyError, AttributeError):
+                    if not lenient:
+                        raise
+                    continue
+                files |= {str(blob.path): blob.data_stream.read() for blob in blobs if blob.name.endswith(".py")}
         except (ValueError, KeyError, git.GitError) as error:
             raise RemoteError(_one_line(str(error))) from error
         except AttributeError as error:
@@ -109,23 +115,23 @@ def remote_commit(url: str, commit: str, folders: Iterable[str], *, everything: 
         return Commit(found.hexsha, found.committed_datetime.isoformat(), files)
 
 
+def remote_tip(url: str, name: str) -> str | None:
+    """The id of the commit that branch or tag `name` of `url` stands on; None without such a name. Raises RemoteError."""
+    with tempfile.TemporaryDirectory(prefix="dsu-patches-") as folder:
+        # A pattern of ls-remote matches the end of a name, too.
+        found = dict(
+            reversed(line.split("\t", 1)) for line in _ask(_runner(folder), _FETCH_SECONDS, "ls-remote", "--", url).split("\n")[:-1]
+        )
+    places = (f"refs/heads/{name}", f"refs/tags/{name}^{{}}", f"refs/tags/{name}", name)
+    return next((found[place] for place in places if place in found), None)
+
+
 @contextmanager
 def _fetched(url: str, commit: str, *, everything: bool) -> "Iterator[git.Repo]":
-    try:
-        import git
-    except ModuleNotFoundError:
-        raise
-    except ImportError as error:
-        # GitPython looks for git while it is imported.
-        raise _git_is_missing() from error
     with tempfile.TemporaryDirectory(prefix="dsu-patches-") as folder:
-        runner = git.Git(folder)
-        runner.update_environment(
-            GIT_TERMINAL_PROMPT="0",
-            GIT_HTTP_LOW_SPEED_LIMIT="1",
-            GIT_HTTP_LOW_SPEED_TIME=str(_STALL_SECONDS),
-            GIT_DEFAULT_HASH="sha1",
-        )
+        runner = _runner(folder)
+        import git
+
         _ask(runner, _FETCH_SECONDS, "init", "--quiet", "--template=")
         fetch = ("-c", f"core.hooksPath={os.devnull}", "fetch", "--quiet", "--no-tags")
         try:
@@ -150,8 +156,27 @@ def _fetched(url: str, commit: str, *, everything: bool) -> "Iterator[git.Repo]"
             repo.close()
 
 
-def _ask(runner: "git.Git", seconds: float, *arguments: str) -> None:
-    """Run `git ARGUMENTS`. Raises RemoteError with git's own reason, RemoteSilent when it is not done in time.
+def _runner(folder: str) -> "git.Git":
+    """Git in `folder`, with the user's own configuration."""
+    try:
+        import git
+    except ModuleNotFoundError:
+        raise
+    except ImportError as error:
+        # GitPython looks for git while it is imported.
+        raise _git_is_missing() from error
+    runner = git.Git(folder)
+    runner.update_environment(
+        GIT_TERMINAL_PROMPT="0",
+        GIT_HTTP_LOW_SPEED_LIMIT="1",
+        GIT_HTTP_LOW_SPEED_TIME=str(_STALL_SECONDS),
+        GIT_DEFAULT_HASH="sha1",
+    )
+    return runner
+
+
+def _ask(runner: "git.Git", seconds: float, *arguments: str) -> str:
+    """What `git ARGUMENTS` prints. Raises RemoteError with git's own reason, RemoteSilent when it is not done in time.
 
     Not GitPython's `kill_after_timeout`: that one lists git's children with `ps` or `pgrep`, which small containers
     lack, and keeps an interrupted run waiting for the time to pass.
@@ -161,7 +186,7 @@ def _ask(runner: "git.Git", seconds: float, *arguments: str) -> None:
     assert process.proc is not None
     running: subprocess.Popen[bytes] = process.proc
     try:
-        _, said = running.communicate(timeout=seconds)
+        output, said = running.communicate(timeout=seconds)
     except subprocess.TimeoutExpired as error:
         raise RemoteSilent(f"no answer within {seconds:.0f} s") from error
     finally:
@@ -174,6 +199,7 @@ def _ask(runner: "git.Git", seconds: float, *arguments: str) -> None:
     if running.returncode:
         reason = _one_line(said.decode(errors="replace")) or f"git exited with {running.returncode}"
         raise RemoteSilent(reason) if "Operation too slow" in reason else RemoteError(reason)
+    return output.decode(errors="replace")
 
 
 def _one_line(text: str) -> str:

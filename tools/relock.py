@@ -4,7 +4,7 @@ What a person decides stays as it is in the file, comments included: pins (url, 
 patch files and their targets, sources, wheels and their undo steps.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -18,11 +18,14 @@ from tools.apply import apply_patch, joined
 from tools.errors import HashMismatch, MalformedLock, NoSource, PatchFails, ToolError
 from tools.git import Commit, RemoteError, Scratch, remote_commit
 from tools.hashes import blob_id, sha256
-from tools.lock import LOCK_NAME, Member, Wheel, path_fault
+from tools.lock import ABSENT, LOCK_NAME, Member, Wheel, path_fault
 from tools.patchset import Patch, parse
 from tools.progress import Progress
 from tools.sources import download_wheel, existing
 from tools.wheels import parse_step, read_member
+
+
+_OF_BASELINE = ("baseline", "baseline_sha256")
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def relock(
     """The text of a lock like `text` with pinned files, dates, wheels and patches computed anew.
 
     text: a whole lock, or a first one that names only what a person decides. upstream: another place for the pinned
-    commit. keep: is given (bytes, origin) of each pinned file. Raises MalformedLock when `text` lacks one of those
+    commit. keep: is given (bytes, origin) of each pinned file, and of what the baseline has instead. Raises MalformedLock when `text` lacks one of those
     decisions, NoSource when the pin cannot be reached, and with the findings of all wheels and patches HashMismatch
     when a wheel changed or a member's undo steps do not give the pinned bytes, MalformedPatch, PatchFails.
     """
@@ -69,7 +72,9 @@ def relock(
         short.extend(sorted(path.rsplit("/", 1)[1] for path in found.files if path.rsplit("/", 1)[0] == folder))
         _set(document["components"][name], "files", short)
     _set_files(document, found.files)
-    _date_baseline(document, chosen.baseline, progress)
+    for data in _lock_baseline(document, chosen, progress):
+        if data not in found.files.values():
+            keep(data, f"git {chosen.baseline[0]}")
     failures: list[ToolError] = []
     for table, wheel in chosen.wheels:
         try:
@@ -159,6 +164,7 @@ def _set_files(document: Any, files: Mapping[str, bytes]) -> None:
     """One [[files]] table for each of `files`. Comments in them stay as long as the paths do."""
     old = document.get("files")
     tables = list(old) if isinstance(old, AoT) else []
+    said = {table.get("path"): {key: table[key] for key in _OF_BASELINE if key in table} for table in tables}
     same = [table.get("path") for table in tables] == sorted(files)
     if not same:
         tables = [tomlkit.table() for _ in files]
@@ -166,6 +172,8 @@ def _set_files(document: Any, files: Mapping[str, bytes]) -> None:
         _set(table, "path", path)
         _set(table, "sha256", sha256(files[path]))
         _set(table, "blob", blob_id(files[path]))
+        for key, value in said.get(path, {}).items():
+            _set(table, key, value)
     if not same:
         if isinstance(old, AoT) and tables:
             # What stands behind the last table is on what follows.
@@ -177,15 +185,27 @@ def _set_files(document: Any, files: Mapping[str, bytes]) -> None:
             document["files"].append(table)
 
 
-def _date_baseline(document: Any, pin: tuple[str, str], progress: Progress) -> None:
-    url, commit = pin
+def _lock_baseline(document: Any, chosen: _Chosen, progress: Progress) -> Iterable[bytes]:
+    """Fill in the baseline's date, and its hashes of each pinned path; the bytes it has of those paths."""
+    url, commit = chosen.baseline
     progress.line(f"git {url}: reading {commit[:12]}")
     try:
-        _set(document["baseline"], "date", remote_commit(url, commit, ()).date)
+        found = remote_commit(url, commit, chosen.folders.values(), lenient=True)
     except RemoteError as error:
         if "date" not in document["baseline"]:
             raise NoSource(f"the baseline {commit} could not be read", [f"git {url}: {error}"]) from error
-        progress.warn(f"the baseline's date stays as it is: {error}")
+        progress.warn(f"what the lock says of the baseline stays as it is: {error}")
+        return []
+    _set(document["baseline"], "date", found.date)
+    files = {str(table["path"]): table for table in document["files"]}
+    for path, table in files.items():
+        data = found.files.get(path)
+        _set(table, "baseline", ABSENT if data is None else blob_id(data))
+        if data is not None:
+            _set(table, "baseline_sha256", sha256(data))
+        else:
+            table.pop("baseline_sha256", None)
+    return [found.files[path] for path in files if path in found.files]
 
 
 def _lock_wheel(table: Any, wheel: Wheel, pinned: Mapping[str, bytes], progress: Progress) -> None:

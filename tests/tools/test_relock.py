@@ -208,7 +208,7 @@ def test_a_baseline_that_cannot_be_had_keeps_its_date_with_a_warning(unfetched: 
     head, tail = unfetched.lock.read_text(encoding="utf-8").split("[baseline]")
     unfetched.lock.write_text(f"{head}[baseline]{tail.replace(unfetched.commit, '0' * 40, 1)}", encoding="utf-8")
     done = lock(unfetched, "--quiet")
-    assert done.stderr.startswith("warning: the baseline's date stays as it is: ")
+    assert done.stderr.startswith("warning: what the lock says of the baseline stays as it is: ")
     edit(unfetched, 'date = "2026-01-02T03:04:05+00:00"\n\n[components', "\n[components")
     done = lock(unfetched, code=5)
     assert f"the baseline {'0' * 40} could not be read" in done.stderr
