@@ -256,9 +256,7 @@ def _folders(lock: Lock) -> list[str]:
     return [component.path for component in lock.components]
 
 
-def _upstream(
-    lock: Lock, wanted: Wanted, store: Store, progress: Progress, read: dict[str, Commit]
-) -> dict[str, Side]:
+def _upstream(lock: Lock, wanted: Wanted, store: Store, progress: Progress, read: dict[str, Commit]) -> dict[str, Side]:
     if wanted.anew and not wanted.offline:
         url = str(existing(wanted.upstream) or wanted.upstream) if wanted.upstream else lock.pin.url
         progress.line(f"git {url}: reading {lock.pin.commit[:12]}")

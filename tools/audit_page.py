@@ -11,14 +11,22 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from pygments.lexers import PythonLexer
-from pygments.token import Comment, Keyword, Name, Number, String, _TokenType
+from pygments.token import Comment, Keyword, Name, Number, String, _TokenType, is_token_subtype
 
 from tools.audit import PAIRS, SIDES, STATUS_WORDS, Comparison, FileAudit
 from tools.lock import Lock
 
 # Only what helps to read a diff has a colour: plain names and punctuation would be most of the page's bytes.
-_COLOURED = ((Comment, "tc"), (String, "ts"), (Number, "tm"), (Keyword, "tk"), (Name.Builtin, "tb"))
-_DEFINED = (Name.Function, Name.Class, Name.Decorator)
+_COLOURED = (
+    (Comment, "tc"),
+    (String, "ts"),
+    (Number, "tm"),
+    (Keyword, "tk"),
+    (Name.Builtin, "tb"),
+    (Name.Function, "td"),
+    (Name.Class, "td"),
+    (Name.Decorator, "td"),
+)
 _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 _NO_NEWLINE = Markup('<span class="eof">no newline at the end</span>')
 
@@ -125,7 +133,7 @@ def _chunks(old: bytes, new: bytes, diff: str) -> Iterator[Chunk]:
 
     lines = diff.removesuffix("\n").split("\n")
     starts = [place for place, line in enumerate(lines) if _HUNK.match(line)]
-    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+    for start, end in zip(starts, [*starts, len(lines)][1:], strict=True):
         match = _HUNK.match(lines[start])
         assert match
         # A side without lines is numbered by the line before it.
@@ -173,5 +181,5 @@ def _highlighted(data: bytes) -> list[Markup]:
 
 
 def _token(kind: _TokenType, text: str) -> Markup:
-    name = next((name for of, name in _COLOURED if kind in of), "td" if kind in _DEFINED else "")
+    name = next((name for of, name in _COLOURED if is_token_subtype(kind, of)), "")
     return Markup('<span class="{}">{}</span>').format(name, text) if name and text.strip() else escape(text)

@@ -106,16 +106,15 @@ def _baseline(lock: Lock) -> str:
     differs = [file for file in lock.files if file.baseline not in (file.blob, ABSENT, "")]
     found = {
         f"The baseline `{lock.baseline.commit[:7]}` differs from upstream in": differs,
-        "Of these, patched here:": [file for file in differs if lock.patch_for(file.path)],
-        "Absent from the baseline:": [file for file in lock.files if file.baseline == ABSENT],
-        "Baseline not recorded:": [file for file in lock.files if not file.baseline],
+        "It differs, and is patched here, in": [file for file in differs if lock.patch_for(file.path)],
+        "It lacks": [file for file in lock.files if file.baseline == ABSENT],
+        "The lock does not say for": [file for file in lock.files if not file.baseline],
     }
-    count = len(lock.files)
-    lines = [
-        f"- {text} {len(files)} of {count}" + "".join(f"{', ' if n else ': '}`{file.path}`" for n, file in enumerate(files))
-        for text, files in found.items()
-        if files or files is differs
-    ]
+    lines = []
+    for text, files in found.items():
+        if files or files is differs:
+            names = ", ".join(f"`{file.path}`" for file in files)
+            lines.append(f"- {text} {len(files)} of {len(lock.files)} files" + (f": {names}" if names else ""))
     return "\n".join(lines) + "\n"
 
 

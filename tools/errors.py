@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 EXIT_CODES: dict[int, str] = {
     0: "done",
-    1: "the check found drift, files that are not ours, or stale documents",
+    1: "the check found drift, files that are not ours, stale documents or false claims",
     2: "usage, a malformed lock or patch, or a folder that cannot be read or written",
     3: "a patch does not apply",
     4: "bytes fail their hash",

@@ -99,7 +99,7 @@ def remote_commit(
 
         try:
             found = repo.commit(commit)
-            files = {}
+            files: dict[str, bytes] = {}
             for folder in folders:
                 try:
                     blobs = (found.tree / folder).blobs
@@ -116,12 +116,11 @@ def remote_commit(
 
 
 def remote_tip(url: str, name: str) -> str | None:
-    """The id of the commit that branch or tag `name` of `url` stands on; None without such a name. Raises RemoteError."""
+    """The commit that branch or tag `name` of `url` stands on; None without such a name. Raises RemoteError."""
     with tempfile.TemporaryDirectory(prefix="dsu-patches-") as folder:
-        # A pattern of ls-remote matches the end of a name, too.
-        found = dict(
-            reversed(line.split("\t", 1)) for line in _ask(_runner(folder), _FETCH_SECONDS, "ls-remote", "--", url).split("\n")[:-1]
-        )
+        # Asked for by name, git would also answer with whatever ends so.
+        listed = _ask(_runner(folder), _FETCH_SECONDS, "ls-remote", "--", url)
+    found = {ref: commit for commit, _, ref in (line.partition("\t") for line in listed.splitlines())}
     places = (f"refs/heads/{name}", f"refs/tags/{name}^{{}}", f"refs/tags/{name}", name)
     return next((found[place] for place in places if place in found), None)
 

@@ -36,8 +36,8 @@ class Pin:
 class PinnedFile:
     """A path and the hashes of its bytes at the pin.
 
-    `baseline` is the blob id of the same path at the baseline, ABSENT where it has none, "" where the lock does not say;
-    `baseline_sha256` goes with an id.
+    `baseline` is the blob id of the same path at the baseline, ABSENT where it has none, "" where the lock does not
+    say; `baseline_sha256` goes with an id.
     """
 
     path: str
@@ -284,7 +284,9 @@ class _Reader:
         """What one [[files]] table says of the baseline: nothing, that the file is absent there, or both its hashes."""
         if "baseline" not in table.value:
             return {}
-        blob = table.text("baseline", rf"[0-9a-f]{{40}}|{ABSENT}", f'a git id of 40 lower-case hex digits or "{ABSENT}"')
+        blob = table.text(
+            "baseline", rf"[0-9a-f]{{40}}|{ABSENT}", f'a git id of 40 lower-case hex digits or "{ABSENT}"'
+        )
         if blob == ABSENT:
             return {"baseline": blob}
         return {"baseline": blob, "baseline_sha256": table.sha256("baseline_sha256")}

@@ -24,7 +24,6 @@ from tools.progress import Progress
 from tools.sources import download_wheel, existing
 from tools.wheels import parse_step, read_member
 
-
 _OF_BASELINE = ("baseline", "baseline_sha256")
 
 
@@ -50,9 +49,10 @@ def relock(
     """The text of a lock like `text` with pinned files, dates, wheels and patches computed anew.
 
     text: a whole lock, or a first one that names only what a person decides. upstream: another place for the pinned
-    commit. keep: is given (bytes, origin) of each pinned file, and of what the baseline has instead. Raises MalformedLock when `text` lacks one of those
-    decisions, NoSource when the pin cannot be reached, and with the findings of all wheels and patches HashMismatch
-    when a wheel changed or a member's undo steps do not give the pinned bytes, MalformedPatch, PatchFails.
+    commit. keep: is given (bytes, origin) of each pinned file, and of what the baseline has instead. Raises
+    MalformedLock when `text` lacks one of those decisions, NoSource when the pin cannot be reached, and with the
+    findings of all wheels and patches HashMismatch when a wheel changed or a member's undo steps do not give the pinned
+    bytes, MalformedPatch, PatchFails.
     """
     try:
         document = tomlkit.parse(text)

@@ -130,13 +130,13 @@ def _table(files: "list[FileAudit]", baseline: str) -> str:
             cells += [_blob(file.sides["tree"]), f"{near.old} {_change(file, near.old, near.new)}" if near else "-"]
         rows.append((f"  {name}", *cells, ", ".join(file.status)))
     differs = [file for file in files if "baseline differs" in file.status]
-    here = [file for file in differs if "unchanged" in file.status]
+    kept = [file for file in differs if "unchanged" in file.status]
     promised = sum("not vendored" in file.status for file in files)
     lines = [
         columns(rows),
         "patch: upstream to vendored; app: upstream to baseline; move: baseline to vendored",
         f"the baseline {baseline[:12]} differs from upstream in {len(differs)} of {len(files)} files"
-        + (f", {len(here)} of them unchanged here" if here else ""),
+        + (f", {len(kept)} of them unchanged here" if kept else ""),
     ]
     if promised:
         lines.append(f"{promised} files are not vendored: for them, what the lock promises is shown")
