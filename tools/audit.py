@@ -223,7 +223,7 @@ def gather_sides(root: Path, lock: Lock, wanted: Wanted, store: Store, progress:
     vendored = {file.path: _read(wanted.tree / file.path) for file in lock.files}
     promised = frozenset(path for path, side in vendored.items() if side.data is None)
     broken = []
-    for path in promised:
+    for path in sorted(promised):
         vendored[path], *errors = _promised(root, lock, path, upstream[path])
         broken += errors
     by_name = {"upstream": upstream, "baseline": baseline, "vendored": vendored}

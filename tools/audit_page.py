@@ -28,7 +28,7 @@ _COLOURED = (
     (Name.Decorator, "td"),
 )
 _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
-_NO_NEWLINE = Markup('<span class="eof">no newline at the end</span>')
+NO_NEWLINE = Markup('<span class="eof">no newline at the end</span>')
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,14 @@ def _views(file: FileAudit) -> list[View]:
             old, new = file.sides[made.old], file.sides[made.new]
             anchor = f"{_anchor(file.path)}-{made.old}-{made.new}"
             same = seen.get(key := frozenset((old.blob, new.blob)))
-            chunks = () if same else tuple(_chunks(old.data or b"", new.data or b"", made.diff))
-            views.append(View(anchor, made, chunks, same))
+            laid = () if same else tuple(chunks(old.data or b"", new.data or b"", made.diff))
+            views.append(View(anchor, made, laid, same))
             seen.setdefault(key, views[-1])
     return views
 
 
-def _chunks(old: bytes, new: bytes, diff: str) -> Iterator[Chunk]:
-    """The whole of both sides, line by line, in the order and the pairing of `diff`."""
+def chunks(old: bytes, new: bytes, diff: str) -> Iterator[Chunk]:
+    """All lines of `old` and `new`, in the order of their git `diff`; none when that says they are no text."""
     before, after = _highlighted(old), _highlighted(new)
     left = right = 0
 
@@ -152,7 +152,7 @@ def _chunks(old: bytes, new: bytes, diff: str) -> Iterator[Chunk]:
                 rows += [*_paired(gone, come), Row("same", left + 1, before[left], right + 1, Markup(""))]
                 left, right, gone, come = left + 1, right + 1, [], []
             elif side := come or gone:
-                side[-1] = (side[-1][0], side[-1][1] + _NO_NEWLINE)
+                side[-1] = (side[-1][0], side[-1][1] + NO_NEWLINE)
         yield Chunk(False, [*rows, *_paired(gone, come)])
     if starts:
         yield from fold(len(before))

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.tools.auditing import (
     APP,
@@ -26,7 +28,7 @@ from tests.tools.auditing import (
 )
 from tests.tools.conftest import EDITED, FILES, Project, git, write
 from tools.audit import STATUS_WORDS, line_counts
-from tools.audit_page import web_page
+from tools.audit_page import NO_NEWLINE, chunks, web_page
 from tools.git import Scratch
 from tools.hashes import blob_id, sha256
 from tools.lock import load
@@ -484,6 +486,36 @@ def test_the_page_shows_every_line_of_both_sides(audited: Project) -> None:
     for line in (*FILES[NET].decode().splitlines(), *EDITED[NET].decode().splitlines()):
         assert line in view
     assert "no newline at the end" in text[text.index('id="models-alpha-core.py-upstream-vendored"') :]
+
+
+LINES = st.lists(
+    st.sampled_from(["a", "b", "", "  c", "-d", "+e", "@@ -1 +1 @@", "\\ no", '"""', "\r", "\x0c"]), max_size=25
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(LINES, LINES, st.booleans(), st.booleans())
+def test_the_page_lays_out_every_line_once_and_in_order(
+    old: list[str], new: list[str], old_ends: bool, new_ends: bool
+) -> None:
+    before, after = (("\n".join(lines) + "\n" * ends).encode() for lines, ends in ((old, old_ends), (new, new_ends)))
+    with Scratch() as scratch:
+        diff = scratch.diff("a.py", before, after, 3) if before != after else ""
+    rows = [row for chunk in chunks(before, after, diff) for row in chunk.rows]
+
+    def shown(text: str) -> str:
+        return unescape(re.sub(r"<[^>]+>", "", text.replace(str(NO_NEWLINE), "")))
+
+    def expected(data: bytes) -> list[tuple[int, str]]:
+        lines = data.decode().replace("\r", "\u240d").split("\n")
+        return list(enumerate(lines[:-1] if lines[-1] == "" else lines, 1))
+
+    if diff:
+        assert [(row.left, shown(row.old)) for row in rows if row.left] == expected(before)
+        right = [(row.right, shown(row.old if row.kind == "same" else row.new)) for row in rows if row.right]
+        assert right == expected(after)
+    else:
+        assert rows == []
 
 
 def test_what_is_in_a_file_is_text_on_the_page(audited: Project, tmp_path: Path) -> None:
