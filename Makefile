@@ -17,7 +17,7 @@ upstream := $(if $(UPSTREAM),--upstream "$(UPSTREAM)")
 choices := $(if $(ADD),--add "$(ADD)") $(if $(DROP),--drop "$(DROP)") $(if $(filter-out 0,$(ALLOW_LOSS)),--allow-loss)
 json := $(if $(filter-out 0,$(JSON)),--json)
 
-.PHONY: help vendor verify diff status clean refresh lock outdated rebase rebase-continue rebase-status rebase-abort docs check test test-sage test-torch bench distclean
+.PHONY: help vendor verify diff status clean audit refresh lock outdated rebase rebase-continue rebase-status rebase-abort docs check test test-sage test-torch bench distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' Makefile | awk -F'@' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -37,6 +37,10 @@ status: $(VENV)/tools/ready ## show pin, store, tree and patches at a glance
 
 clean: $(VENV)/tools/ready ## remove the vendored tree; store and environments stay
 	@$(TOOLS) clean $(dest) $(force) $(json)
+
+audit: $(VENV)/tools/ready ## compare upstream, baseline and tree (TREE=... BASELINE=... HTML=1 CHECK=1)
+	@$(TOOLS) audit $(dest) $(offline) $(upstream) $(json) $(if $(TREE),--tree "$(TREE)") \
+	  $(if $(BASELINE),--baseline "$(BASELINE)") $(if $(filter-out 0,$(HTML)),--html) $(if $(filter-out 0,$(CHECK)),--check)
 
 refresh: $(VENV)/tools/ready ## turn edits in the vendored tree into patches (ADOPT=path for a first patch)
 	@$(TOOLS) refresh $(dest) $(components) $(offline) $(upstream) $(json) $(if $(ADOPT),--adopt "$(ADOPT)") \
@@ -85,7 +89,7 @@ bench: $(VENV)/bench/ready ## measure attention, SCNet, BSRoformer and vendoring
 	@$(VENV)/bench/bin/python -m bench $(ARGS)
 
 distclean: ## remove the vendored tree and the environments
-	rm -rf $(VENV) vendor .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) vendor build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # hyper-connections asks for torch 2.5, and its code runs on 2.0: hence without its dependencies. Torch before 2.3 was
 # built for NumPy 1.

@@ -21,7 +21,7 @@ from tools.git import forget_outer_repository
 from tools.lock import LOCK_NAME
 from tools.progress import Progress
 from tools.store import ENV
-from tools.verbs import patches, tree, upstream
+from tools.verbs import audit, patches, tree, upstream
 
 _PROJECT = Path(__file__).resolve().parents[1]
 
@@ -55,7 +55,7 @@ def cli(ctx: click.Context, root: Path, store: Path | None, quiet: bool) -> None
     ctx.obj = Context(root.resolve(), store, Progress(quiet=quiet))
 
 
-for _verb in (*tree.VERBS, *patches.VERBS, *upstream.VERBS):
+for _verb in (*tree.VERBS, *audit.VERBS, *patches.VERBS, *upstream.VERBS):
     cli.add_command(_verb)
 
 

@@ -5,10 +5,12 @@ A part starts with `<!-- computed: NAME -->` and ends with `<!-- end -->`, each 
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from difflib import SequenceMatcher
+from itertools import zip_longest
 from pathlib import Path
 
 from tools.errors import EXIT_CODES, UsageError
-from tools.lock import IndexSpec, Lock
+from tools.lock import ABSENT, IndexSpec, Lock, PinnedFile
 from tools.patchset import Patch
 
 DOCUMENTS = ("README.md", "MODEL_CHANGES.md")
@@ -34,6 +36,7 @@ def parts(lock: Lock, patches: Mapping[str, Patch], verbs: Sequence[tuple[str, s
             ],
         ),
         "files": lambda: _files(lock),
+        "baseline": lambda: _baseline(lock),
         "patches": lambda: _patches(lock, patches),
         "index": lambda: _index(lock),
     }
@@ -73,13 +76,46 @@ def stale(root: Path, lock: Lock, patches: Mapping[str, Patch], verbs: Sequence[
     return found
 
 
+def differing(text: str, fresh: str) -> list[tuple[int, str, str]]:
+    """(line number, line as it is, line as it should be) for each line of `text` that is not as in `fresh`."""
+    old, new = text.splitlines(), fresh.splitlines()
+    found = []
+    for kind, start, end, first, last in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if kind != "equal":
+            pairs = zip_longest(old[start:end], new[first:last], fillvalue="")
+            found += [(start + 1 + offset, was, should) for offset, (was, should) in enumerate(pairs)]
+    return found
+
+
 def _files(lock: Lock) -> str:
     rows = []
     for file in lock.files:
         patch = lock.patch_for(file.path)
         status = f"patched: `{patch.result[:12]}`" if patch else "unchanged"
-        rows.append((f"`{file.path}`", f"`{file.blob[:12]}`", status))
-    return table(("file", "upstream blob", "vendored"), rows)
+        rows.append((f"`{file.path}`", f"`{file.blob[:12]}`", status, _of_baseline(file)))
+    return table(("file", "upstream blob", "vendored", "baseline"), rows)
+
+
+def _of_baseline(file: PinnedFile) -> str:
+    words = {file.blob: "agrees", ABSENT: "absent", "": "not recorded"}
+    return words.get(file.baseline) or f"differs: `{file.baseline[:12]}`"
+
+
+def _baseline(lock: Lock) -> str:
+    """What the baseline comparison finds, as sentences with the names."""
+    differs = [file for file in lock.files if file.baseline not in (file.blob, ABSENT, "")]
+    found = {
+        f"The baseline `{lock.baseline.commit[:7]}` differs from upstream in": differs,
+        "It differs, and is patched here, in": [file for file in differs if lock.patch_for(file.path)],
+        "It lacks": [file for file in lock.files if file.baseline == ABSENT],
+        "The lock does not say for": [file for file in lock.files if not file.baseline],
+    }
+    lines = []
+    for text, files in found.items():
+        if files or files is differs:
+            names = ", ".join(f"`{file.path}`" for file in files)
+            lines.append(f"- {text} {len(files)} of {len(lock.files)} files" + (f": {names}" if names else ""))
+    return "\n".join(lines) + "\n"
 
 
 def _patches(lock: Lock, patches: Mapping[str, Patch]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 EXIT_CODES: dict[int, str] = {
     0: "done",
-    1: "the check found drift, files that are not ours, stale documents, or a newer upstream",
+    1: "the check found drift, files that are not ours, stale documents, false claims, or a newer upstream",
     2: "usage, a malformed lock or patch, or a folder that cannot be read or written",
     3: "a patch does not apply, or a rebase needs a decision",
     4: "bytes fail their hash",

@@ -86,22 +86,28 @@ def remote_blobs(
                 continue
 
 
-def remote_commit(url: str, commit: str, folders: Iterable[str], *, everything: bool = False) -> Commit:
+def remote_commit(
+    url: str, commit: str, folders: Iterable[str], *, everything: bool = False, lenient: bool = False
+) -> Commit:
     """Fetch `commit` from `url` and read its date and the `*.py` files directly inside each of `folders`.
 
-    everything: as for `remote_blobs`. Raises RemoteError, also when the commit or a folder is not there.
+    everything: as for `remote_blobs`. lenient: a folder that is not there holds no files. Raises RemoteError, also when
+    the commit is not there, or a folder without `lenient`.
     """
     with _fetched(url, commit, everything=everything) as repo:
         import git
 
         try:
             found = repo.commit(commit)
-            files = {
-                str(blob.path): blob.data_stream.read()
-                for folder in folders
-                for blob in (found.tree / folder).blobs
-                if blob.name.endswith(".py")
-            }
+            files: dict[str, bytes] = {}
+            for folder in folders:
+                try:
+                    blobs = (found.tree / folder).blobs
+                except (KeyError, AttributeError):
+                    if not lenient:
+                        raise
+                    continue
+                files |= {str(blob.path): blob.data_stream.read() for blob in blobs if blob.name.endswith(".py")}
         except (ValueError, KeyError, git.GitError) as error:
             raise RemoteError(_one_line(str(error))) from error
         except AttributeError as error:
@@ -114,6 +120,7 @@ def remote_tip(url: str, name: str) -> tuple[str, str] | None:
 
     Raises RemoteError.
     """
+    name = name.removeprefix("refs/heads/")
     # In order of preference; of an annotated tag the commit, not the tag object.
     refs = (("branch", f"refs/heads/{name}"), ("tag", f"refs/tags/{name}^{{}}"), ("tag", f"refs/tags/{name}"))
     with tempfile.TemporaryDirectory(prefix="dsu-patches-") as folder:

@@ -18,6 +18,7 @@ from tools.wheels import UndoStep, parse_step
 SCHEMA = 1
 LOCK_NAME = "upstream.lock"
 PATCH_DIR = "patches"
+ABSENT = "absent"
 _HOLE = re.compile(r"\{(?:commit|path)\}")
 
 
@@ -33,11 +34,17 @@ class Pin:
 
 @dataclass(frozen=True)
 class PinnedFile:
-    """A path and the hashes of its bytes at the pin."""
+    """A path and the hashes of its bytes at the pin.
+
+    `baseline` is the blob id of the same path at the baseline, ABSENT where it has none, "" where the lock does not
+    say; `baseline_sha256` goes with an id.
+    """
 
     path: str
     sha256: str
     blob: str
+    baseline: str = ""
+    baseline_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -262,12 +269,31 @@ class _Reader:
     def files(self, top: _Table) -> dict[str, PinnedFile]:
         files: dict[str, PinnedFile] = {}
         for table in top.tables("files"):
-            file = PinnedFile(path=table.tree_path("path"), sha256=table.sha256("sha256"), blob=table.git_id("blob"))
+            file = PinnedFile(
+                path=table.tree_path("path"),
+                sha256=table.sha256("sha256"),
+                blob=table.git_id("blob"),
+                **self.baseline(table),
+            )
+            same = (file.baseline == file.blob, file.baseline_sha256 == file.sha256)
+            if file.baseline_sha256 and any(same) and not all(same):
+                table.fault("baseline", "baseline and baseline_sha256 disagree on whether it is the pinned file")
             if file.path in files:
                 table.fault("path", f"{file.path} is listed twice")
             files[file.path] = file
             table.done()
         return files
+
+    def baseline(self, table: _Table) -> dict[str, str]:
+        """What one [[files]] table says of the baseline: nothing, that the file is absent there, or both its hashes."""
+        if "baseline" not in table.value:
+            return {}
+        blob = table.text(
+            "baseline", rf"[0-9a-f]{{40}}|{ABSENT}", f'a git id of 40 lower-case hex digits or "{ABSENT}"'
+        )
+        if blob == ABSENT:
+            return {"baseline": blob}
+        return {"baseline": blob, "baseline_sha256": table.sha256("baseline_sha256")}
 
     def components(self, top: _Table, files: Mapping[str, PinnedFile]) -> tuple[Component, ...]:
         found = []

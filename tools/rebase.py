@@ -174,6 +174,7 @@ def finish(
     rebase: Rebase,
     verbs: Sequence[tuple[str, str]],
     store: Store,
+    progress: Progress,
     today: date,
     *,
     dry_run: bool = False,
@@ -203,7 +204,7 @@ def finish(
         {path: rebase.files[path] for path in kept},
     )
     text = (root / LOCK_NAME).read_text(encoding="utf-8")
-    changes[LOCK_NAME] = moved(text, lock, move, patches).encode()
+    changes[LOCK_NAME] = moved(text, lock, move, patches, progress).encode()
     _, plan = completed(root, changes, move.files, verbs)
     prove(root, changes, move.files)
     if not dry_run:

@@ -47,16 +47,14 @@ def differences(tree: Path, files: Iterable[PinnedFile], pinned: Mapping[str, by
         for file in files:
             data = (tree / file.path).read_bytes()
             text = scratch.diff(file.path, pinned[file.path], data, context) if data != pinned[file.path] else ""
-            body = text.split("\n@@", 1)[-1].split("\n")[1:] if text else []
-            found.append(
-                Difference(
-                    file.path,
-                    sum(line.startswith("+") for line in body),
-                    sum(line.startswith("-") for line in body),
-                    text,
-                )
-            )
+            found.append(Difference(file.path, *line_counts(text), text))
     return found
+
+
+def line_counts(diff: str) -> tuple[int, int]:
+    """Lines that a diff of one file adds and removes, as `git diff --numstat` counts them."""
+    body = diff.split("\n@@", 1)[-1].split("\n")[1:] if diff else []
+    return sum(line.startswith("+") for line in body), sum(line.startswith("-") for line in body)
 
 
 def export(root: Path, lock: Lock, found: Iterable[Difference], folder: Path) -> list[Path]:

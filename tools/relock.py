@@ -5,7 +5,7 @@ their files once there is a list of them, patch files and their targets, sources
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -19,11 +19,13 @@ from tools.apply import apply_patch, joined
 from tools.errors import HashMismatch, MalformedLock, NoSource, PatchFails, ToolError
 from tools.git import Commit, RemoteError, Scratch, remote_commit
 from tools.hashes import blob_id, sha256
-from tools.lock import LOCK_NAME, Lock, Member, Pin, Wheel, path_fault
+from tools.lock import ABSENT, LOCK_NAME, Lock, Member, Pin, Wheel, path_fault
 from tools.patchset import Patch, parse
 from tools.progress import Progress
 from tools.sources import download_wheel, existing
 from tools.wheels import parse_step, read_member
+
+_OF_BASELINE = ("baseline", "baseline_sha256")
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,10 @@ def relock(
     """The text of a lock like `text` with pinned files, dates, wheels and patches computed anew.
 
     text: a whole lock, or a first one that names only what a person decides. upstream: another place for the pinned
-    commit. keep: is given (bytes, origin) of each pinned file. Raises MalformedLock when `text` lacks one of those
-    decisions, NoSource when the pin cannot be reached, and with the findings of all wheels and patches HashMismatch
-    when a wheel changed or a member's undo steps do not give the pinned bytes, MalformedPatch, PatchFails.
+    commit. keep: is given (bytes, origin) of each pinned file, and of what the baseline has instead. Raises
+    MalformedLock when `text` lacks one of those decisions, NoSource when the pin cannot be reached, and with the
+    findings of all wheels and patches HashMismatch when a wheel changed or a member's undo steps do not give the pinned
+    bytes, MalformedPatch, PatchFails.
     """
     try:
         document = tomlkit.parse(text)
@@ -84,7 +87,9 @@ def relock(
             [f"make rebase TO={commit[:12]}, from a lock that stands, sees to that"],
         )
     _set_files(document, files)
-    _date_baseline(document, chosen.baseline, progress)
+    for data in _lock_baseline(document, chosen.baseline, chosen.folders.values(), progress):
+        if data not in found.files.values():
+            keep(data, f"git {chosen.baseline[0]}")
     failures: list[ToolError] = []
     for table, wheel in chosen.wheels:
         try:
@@ -131,11 +136,12 @@ class Move:
     files: Mapping[str, bytes]
 
 
-def moved(text: str, lock: Lock, move: Move, patches: Mapping[str, bytes]) -> str:
+def moved(text: str, lock: Lock, move: Move, patches: Mapping[str, bytes], progress: Progress) -> str:
     """The text of `lock`, which is `text`, once its pin has moved; comments stay.
 
     patches: patch files for the new pin by name; one of the lock's that is not there is dropped. A wheel member whose
-    file changed remembers which blob it gives, so that a move back finds it again. Raises what `lock_patch` raises.
+    file changed remembers which blob it gives, so that a move back finds it again. The baseline is asked only for paths
+    that the lock did not have. Raises what `lock_patch` raises.
     """
     document: Any = tomlkit.parse(text)
     for key in ("url", "branch", "commit", "date"):
@@ -145,6 +151,10 @@ def moved(text: str, lock: Lock, move: Move, patches: Mapping[str, bytes]) -> st
         short.extend(sorted(path.rpartition("/")[2] for path in paths))
         _set(document["components"][name], "files", short)
     _set_files(document, move.files)
+    if any("baseline" not in table for table in document["files"]):
+        _lock_baseline(
+            document, (lock.baseline.url, lock.baseline.commit), [part.path for part in lock.components], progress
+        )
     slugs = [_slug(lock.pin.url), _slug(move.pin.url)]
     old_blobs = {file.path: file.blob for file in lock.files}
     for source in document.get("sources", []):
@@ -239,13 +249,21 @@ def _set_files(document: Any, files: Mapping[str, bytes]) -> None:
     """One [[files]] table for each of `files`. Comments in them stay as long as the paths do."""
     old = document.get("files")
     tables = list(old) if isinstance(old, AoT) else []
+    said = {table.get("path"): {key: table[key] for key in _OF_BASELINE if key in table} for table in tables}
     same = [table.get("path") for table in tables] == sorted(files)
+    kept = {str(table.get("path")): table for table in tables}
     if not same:
         tables = [tomlkit.table() for _ in files]
     for table, path in zip(tables, sorted(files), strict=True):
         _set(table, "path", path)
         _set(table, "sha256", sha256(files[path]))
         _set(table, "blob", blob_id(files[path]))
+        # They tell of the path at the baseline, wherever the pin is.
+        for key in ("baseline", "baseline_sha256"):
+            if path in kept and key in kept[path]:
+                _set(table, key, kept[path][key])
+        for key, value in said.get(path, {}).items():
+            _set(table, key, value)
     if not same:
         if isinstance(old, AoT) and tables:
             # What stands behind the last table is on what follows.
@@ -257,15 +275,27 @@ def _set_files(document: Any, files: Mapping[str, bytes]) -> None:
             document["files"].append(table)
 
 
-def _date_baseline(document: Any, pin: tuple[str, str], progress: Progress) -> None:
+def _lock_baseline(document: Any, pin: tuple[str, str], folders: Iterable[str], progress: Progress) -> Iterable[bytes]:
+    """Fill in the baseline's date, and its hashes of each pinned path; the bytes it has of those paths."""
     url, commit = pin
     progress.line(f"git {url}: reading {commit[:12]}")
     try:
-        _set(document["baseline"], "date", remote_commit(url, commit, ()).date)
+        found = remote_commit(url, commit, folders, lenient=True)
     except RemoteError as error:
         if "date" not in document["baseline"]:
             raise NoSource(f"the baseline {commit} could not be read", [f"git {url}: {error}"]) from error
-        progress.warn(f"the baseline's date stays as it is: {error}")
+        progress.warn(f"what the lock says of the baseline stays as it is: {error}")
+        return []
+    _set(document["baseline"], "date", found.date)
+    files = {str(table["path"]): table for table in document["files"]}
+    for path, table in files.items():
+        data = found.files.get(path)
+        _set(table, "baseline", ABSENT if data is None else blob_id(data))
+        if data is not None:
+            _set(table, "baseline_sha256", sha256(data))
+        else:
+            table.pop("baseline_sha256", None)
+    return [found.files[path] for path in files if path in found.files]
 
 
 def _lock_wheel(table: Any, wheel: Wheel, pinned: Mapping[str, bytes], progress: Progress) -> None:

@@ -50,7 +50,11 @@ def digest(path: Path) -> str | None:
     """The SHA-256 of a regular file, None for anything else at `path`, a symbolic link included."""
     if path.is_symlink() or not path.is_file():
         return None
-    return sha256(path.read_bytes())
+    try:
+        return sha256(path.read_bytes())
+    except FileNotFoundError:
+        # Another run has removed it since.
+        return None
 
 
 def refuse_links(tree: Path, path: str) -> None:

@@ -26,6 +26,7 @@ CALLS = {
     "diff": ["diff"],
     "status": ["status"],
     "clean": ["clean"],
+    "audit": ["audit"],
     "apply": ["apply", "{upstream}", "{tmp}/out"],
     "refresh": ["refresh"],
     "lock": ["lock"],
@@ -170,15 +171,15 @@ def test_no_project_there_is_exit_2(
     assert f"there is no {tmp_path / 'nowhere' / 'upstream.lock'}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["vendor", "lint", "refresh", "status"])
+@pytest.mark.parametrize("verb", ["vendor", "lint", "refresh", "status", "audit"])
 def test_a_patch_file_that_is_a_folder_is_no_traceback(verb: str, vendored: Project) -> None:
     path = vendored.root / "patches" / "net.patch"
     path.unlink()
     path.mkdir()
-    vendored.run(verb, code=0 if verb == "status" else None)
+    vendored.run(verb, code=0 if verb in ("status", "audit") else None)
 
 
-@pytest.mark.parametrize("verb", ["vendor", "diff", "status", "refresh"])
+@pytest.mark.parametrize("verb", ["vendor", "diff", "status", "refresh", "audit"])
 def test_a_store_that_is_a_file_is_no_traceback(verb: str, vendored: Project) -> None:
     shutil.rmtree(vendored.store)
     vendored.store.write_bytes(b"")
@@ -188,7 +189,7 @@ def test_a_store_that_is_a_file_is_no_traceback(verb: str, vendored: Project) ->
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("verb", ["vendor", "verify", "diff", "status", "clean", "refresh"])
+@pytest.mark.parametrize("verb", ["vendor", "verify", "diff", "status", "clean", "refresh", "audit"])
 def test_a_tree_that_is_a_file_is_no_traceback(verb: str, vendored: Project, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     assert vendored.run(verb, "--dest", tmp_path / "file", code=2).stdout == ""
@@ -320,6 +321,11 @@ def test_every_verb_that_make_calls_exists_with_the_options_it_gives() -> None:
             'rebase --url "u" --add "a" --drop "b c" --allow-loss --dry-run -- "v2"',
         ),
         (["rebase-continue", "DROP=x"], 'rebase-continue --drop "x"'),
+        (
+            ["audit", "TREE=../app", "BASELINE=main", "HTML=1", "CHECK=1", "DEST=there", "OFFLINE=1"],
+            'audit --dest "there" --offline --tree "../app" --baseline "main" --html --check',
+        ),
+        (["audit", "HTML=0", "CHECK=0"], "audit"),
         (["verify", "DEST=there"], 'verify --dest "there"'),
     ],
 )

@@ -100,6 +100,29 @@ SECOND_PATCH = LOCK[LOCK.index("[[patches]]") :]
 
 # (what is replaced, by what, a text on the line that has to be named, what has to be said of it)
 FAULTS = {
+    **{
+        name: (FIRST_FILE, f"{added}\n{FIRST_FILE}", added.split("\n")[0], message)
+        for name, added, message in (
+            ("a short baseline", 'baseline = "abc"', "baseline should be a git id of 40 lower-case hex digits or"),
+            ("a baseline that is no text", "baseline = 3", "baseline should be a git id"),
+            ("an empty baseline", 'baseline = ""', "baseline should be a git id"),
+            ("a hash of nothing", f'baseline_sha256 = "{TWO}"', "unknown key 'baseline_sha256'"),
+            ("the same blob, other bytes", f'baseline = "{BLOB}"\nbaseline_sha256 = "{TWO}"', "disagree"),
+            ("another blob, the same bytes", f'baseline = "{OTHER}"\nbaseline_sha256 = "{ONE}"', "disagree"),
+        )
+    },
+    "a hash of what is absent": (
+        FIRST_FILE,
+        f'baseline = "absent"\nbaseline_sha256 = "{TWO}"\n{FIRST_FILE}',
+        "baseline_sha256",
+        "unknown key 'baseline_sha256'",
+    ),
+    "a baseline without its hash": (
+        FIRST_FILE,
+        f'baseline = "{OTHER}"\n{FIRST_FILE}',
+        "[[files]]",
+        "baseline_sha256 is missing",
+    ),
     "another schema": ("schema = 1", "schema = 2", "schema =", "schema should be 1, is 2"),
     "a true schema": ("schema = 1", "schema = true", "schema =", "schema should be 1, is True"),
     "no schema": ("schema = 1", "", "# A comment", "schema should be 1, is None"),
@@ -194,6 +217,17 @@ def test_a_good_lock_is_read_in_full() -> None:
     assert isinstance(index, lock.IndexSpec)
     assert [wheel.requirement for wheel in index.wheels] == ["one==1.0", "two==2.0"]
     assert [str(step) for step in index.wheels[0].members[0].undo] == ["lf", "import-prefix one.models. models."]
+
+
+def test_what_the_baseline_has_may_be_said_or_not() -> None:
+    assert {(file.baseline, file.baseline_sha256) for file in lock.parse(LOCK).files} == {("", "")}
+    for said, expected in (
+        (f'baseline = "{OTHER}"\nbaseline_sha256 = "{TWO}"', (OTHER, TWO)),
+        (f'baseline = "{BLOB}"\nbaseline_sha256 = "{ONE}"', (BLOB, ONE)),
+        ('baseline = "absent"', (lock.ABSENT, "")),
+    ):
+        file = lock.parse(LOCK.replace(FIRST_FILE, f"{FIRST_FILE}\n{said}")).files[0]
+        assert (file.baseline, file.baseline_sha256) == expected
 
 
 @pytest.mark.parametrize("case", FAULTS.values(), ids=FAULTS)

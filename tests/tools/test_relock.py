@@ -1,6 +1,7 @@
 """`lock`: every hash comes from the real thing; what a person chose and wrote stays."""
 
 import re
+import shutil
 import subprocess
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -9,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import run_tools
-from tests.tools.conftest import FILES, Project, git, make_project, write
+from tests.tools.conftest import FILES, Project, git, make_project, make_upstream, write
 from tests.tools.servers import make_wheel, pip_environment
 from tools.__main__ import main
 from tools.hashes import blob_id, sha256
 from tools.lock import IndexSpec, load
+from tools.store import Store
 
 CORE = "models/alpha/core.py"
 INDEX = '\n[[sources]]\nkind = "index"\n\n[[sources.wheels]]\nname = "mini"\nversion = "1.0"\n'
@@ -214,10 +216,41 @@ def test_a_baseline_that_cannot_be_had_keeps_its_date_with_a_warning(unfetched: 
     head, tail = unfetched.lock.read_text(encoding="utf-8").split("[baseline]")
     unfetched.lock.write_text(f"{head}[baseline]{tail.replace(unfetched.commit, '0' * 40, 1)}", encoding="utf-8")
     done = lock(unfetched, "--quiet")
-    assert done.stderr.startswith("warning: the baseline's date stays as it is: ")
+    assert done.stderr.startswith("warning: what the lock says of the baseline stays as it is: ")
     edit(unfetched, 'date = "2026-01-02T03:04:05+00:00"\n\n[components', "\n[components")
     done = lock(unfetched, code=5)
     assert f"the baseline {'0' * 40} could not be read" in done.stderr
+
+
+def test_what_the_baseline_has_is_locked_and_kept_in_the_store(unfetched: Project, tmp_path: Path) -> None:
+    other = b"FACTOR = 3\n"
+    files = {path: data for path, data in FILES.items() if not path.startswith("models/beta/")} | {CORE: other}
+    commit = make_upstream(tmp_path / "app", files)
+    head, tail = unfetched.lock.read_text(encoding="utf-8").split("[baseline]")
+    tail = tail.replace(unfetched.upstream.as_uri(), (tmp_path / "app").as_uri(), 1)
+    unfetched.lock.write_text(f"{head}[baseline]{tail.replace(unfetched.commit, commit, 1)}", encoding="utf-8")
+    lock(unfetched)
+    # A folder that it lacks is no error: the baseline may be older than a component.
+    assert {file.path: (file.baseline, file.baseline_sha256) for file in load(unfetched.root).files} == {
+        path: (blob_id(files[path]), sha256(files[path])) if path in files else ("absent", "") for path in FILES
+    }
+    store = Store(unfetched.store, pytest.fail)
+    assert store.get(sha256(other)) == other
+    assert store.origin(sha256(other)) == f"git {(tmp_path / 'app').as_uri()}"
+    assert store.origin(sha256(FILES["models/alpha/extra.py"])) == f"git {unfetched.upstream.as_uri()}"
+    # It cannot be had: what is known of it stays, also where the list of files is written anew.
+    before = load(unfetched.root).files
+    text = unfetched.lock.read_text(encoding="utf-8")
+    shutil.rmtree(tmp_path / "app")
+    forgotten = re.sub(r'\[\[files\]\]\npath = "models/alpha/extra.py"\n(?:\w.+\n)+\n', "", text)
+    assert forgotten != text
+    unfetched.lock.write_text(forgotten, encoding="utf-8")
+    assert "what the lock says of the baseline stays as it is" in lock(unfetched).stderr
+    after = load(unfetched.root).files
+    assert [file.baseline for file in after if file.path != "models/alpha/extra.py"] == [
+        file.baseline for file in before if file.path != "models/alpha/extra.py"
+    ]
+    assert next(file.baseline for file in after if file.path == "models/alpha/extra.py") == ""
 
 
 def test_upstream_names_another_place_for_the_pin(project: Project) -> None:

@@ -198,7 +198,9 @@ def _finish(context: Context, lock: Lock, found: "Rebase", *, dry_run: bool = Fa
     from tools.rebase import finish
 
     context.progress.line("building and verifying a tree from the new patches")
-    done = finish(context.root, lock, found, verb_lines(), context.store, date.today(), dry_run=dry_run)
+    done = finish(
+        context.root, lock, found, verb_lines(), context.store, context.progress, date.today(), dry_run=dry_run
+    )
     verb = "would write" if dry_run else "written"
     lines = [_survey_as_text(found.survey), ""]
     lines += [f"{verb}: {name}" for name in done.written]

@@ -1,0 +1,440 @@
+"""What exactly differs: upstream at the pin, the baseline and the vendored tree, file by file, and whether what the
+lock and the documents claim is so. The core compares values; `gather_sides` is the edge that gets them.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tools import docs
+from tools.apply import apply_patch, joined, read_patch, read_patches
+from tools.errors import ToolError, UsageError
+from tools.git import Commit, RemoteError, Scratch, remote_commit, remote_tip
+from tools.hashes import blob_id, sha256
+from tools.lock import ABSENT, LOCK_NAME, Lock, PinnedFile
+from tools.progress import Progress
+from tools.refresh import line_counts
+from tools.sources import existing, gather, sources_for
+from tools.store import Store
+
+SIDES = ("upstream", "baseline", "vendored")
+# Our patch; what the app had changed already; what changes for who moves from the baseline to the vendored tree.
+PAIRS = (("upstream", "vendored"), ("upstream", "baseline"), ("baseline", "vendored"))
+STATUS_WORDS = {
+    "unchanged": "vendored as upstream has it, as the lock says",
+    "patched": "vendored with our patch, as the lock says",
+    "edited": "vendored, and not what the lock says",
+    "not vendored": "not in the tree; what the lock promises stands in for it",
+    "upstream unknown": "upstream's bytes could not be had",
+    "baseline agrees": "the baseline has upstream's bytes",
+    "baseline differs": "the baseline has changed it against upstream",
+    "baseline lacks it": "the baseline has no such file",
+    "baseline unknown": "the baseline's bytes could not be had",
+    "is upstream": "the audited checkout has upstream's bytes",
+    "is baseline": "the audited checkout has the baseline's bytes",
+    "is vendored": "the audited checkout has the vendored bytes",
+    "is something else": "the audited checkout has bytes that none of the three has",
+    "is missing": "the audited checkout has no such file",
+}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One file in one place: its bytes, or None where it is absent or, when `why` says a reason, could not be had."""
+
+    data: bytes | None
+    why: str = ""
+
+    @cached_property
+    def blob(self) -> str | None:
+        return None if self.data is None else blob_id(self.data)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`old` against `new`, by the names of their sides: added and removed lines, the diff (empty when equal)."""
+
+    old: str
+    new: str
+    added: int
+    removed: int
+    diff: str
+
+
+@dataclass(frozen=True)
+class FileAudit:
+    """One file: its status words, its sides by name, and every comparison of two sides that could be made."""
+
+    path: str
+    status: tuple[str, ...]
+    sides: Mapping[str, Side]
+    comparisons: tuple[Comparison, ...]
+
+    def comparison(self, old: str, new: str) -> Comparison | None:
+        return next((found for found in self.comparisons if (found.old, found.new) == (old, new)), None)
+
+    @property
+    def nearest(self) -> Comparison | None:
+        """The checkout against the nearest of the three."""
+        return next((found for found in self.comparisons if found.new == "tree"), None)
+
+    def as_json(self) -> dict[str, Any]:
+        made = {f"{found.old}_{found.new}": found for found in self.comparisons if found.new != "tree"}
+        body: dict[str, Any] = {
+            "path": self.path,
+            "status": list(self.status),
+            "blobs": {name: self.sides[name].blob for name in SIDES},
+            "comparisons": {
+                f"{old}_{new}": _shown(made[f"{old}_{new}"]) if f"{old}_{new}" in made else None for old, new in PAIRS
+            },
+        }
+        if "tree" in self.sides:
+            near = self.nearest
+            body["tree"] = {
+                "blob": self.sides["tree"].blob,
+                "nearest": near and near.old,
+                **(_shown(near) if near else {"added": None, "removed": None, "diff": None}),
+            }
+        return body
+
+
+def _shown(found: Comparison) -> dict[str, Any]:
+    # A diff may hold bytes that are no UTF-8.
+    text = found.diff.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return {"added": found.added, "removed": found.removed, "diff": text}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an audit is asked for.
+
+    tree: the vendored tree. checkout: any other folder with these files. revision: of the baseline's repository, other
+    than the lock's. upstream: a repository or bundle to ask first. anew: read both commits again, whatever the store
+    has, and say so where that cannot be done.
+    """
+
+    tree: Path
+    checkout: Path | None = None
+    revision: str | None = None
+    upstream: str | None = None
+    offline: bool = False
+    anew: bool = False
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What was gathered: sides by name and path, the baseline's commit, the paths that the tree lacks.
+
+    read: the commits that were read anew, by the names of their sides. broken: patches that did not give their result.
+    """
+
+    by_name: Mapping[str, Mapping[str, Side]]
+    baseline: str
+    promised: frozenset[str]
+    read: Mapping[str, Commit]
+    broken: Sequence[ToolError]
+
+
+def audit(lock: Lock, sides: Sides) -> list[FileAudit]:
+    """Each pinned file's sides, compared and named. Raises what broke when a promised result could not be made."""
+    if sides.broken:
+        raise joined(sides.broken)
+    with Scratch() as scratch:
+        return [_audit(lock, file, sides, scratch) for file in lock.files]
+
+
+def _audit(lock: Lock, file: PinnedFile, sides: Sides, scratch: Scratch) -> FileAudit:
+    found = {name: of[file.path] for name, of in sides.by_name.items()}
+
+    def compared(old: str, new: str) -> Comparison | None:
+        before, after = found[old].data, found[new].data
+        if before is None or after is None:
+            return None
+        diff = scratch.diff(file.path, before, after, 3) if before != after else ""
+        return Comparison(old, new, *line_counts(diff), diff)
+
+    comparisons = [made for old, new in PAIRS if (made := compared(old, new))]
+    if "tree" in found:
+        near = [made for name in SIDES if (made := compared(name, "tree"))]
+        comparisons += sorted(near, key=lambda made: made.added + made.removed)[:1]
+    status = tuple(_status(lock, file, found, file.path in sides.promised))
+    return FileAudit(file.path, status, found, tuple(comparisons))
+
+
+def _status(lock: Lock, file: PinnedFile, sides: Mapping[str, Side], promised: bool) -> Iterator[str]:
+    data = sides["vendored"].data
+    if data is not None:
+        as_locked = sha256(data) == lock.expected_sha256(file)
+        yield ("patched" if lock.patch_for(file.path) else "unchanged") if as_locked else "edited"
+    if promised:
+        yield "not vendored"
+    if sides["upstream"].data is None:
+        yield "upstream unknown"
+    baseline = sides["baseline"]
+    if baseline.data is not None:
+        # The lock's hash stands for upstream's bytes even where those could not be had.
+        yield "baseline agrees" if sha256(baseline.data) == file.sha256 else "baseline differs"
+    else:
+        yield "baseline unknown" if baseline.why else "baseline lacks it"
+    if tree := sides.get("tree"):
+        if tree.data is None:
+            yield "is missing"
+        else:
+            same = [name for name in SIDES if sides[name].data == tree.data]
+            yield from [f"is {name}" for name in same] or ["is something else"]
+
+
+def unknown(files: Iterable[FileAudit]) -> list[str]:
+    """One line for each reason why bytes could not be had, with the files it is a reason for."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for file in files:
+        for name in SIDES:
+            if file.sides[name].why:
+                reasons.setdefault((name, file.sides[name].why), []).append(file.path)
+    return [f"{name} unknown: {', '.join(paths)}: {why}" for (name, why), paths in reasons.items()]
+
+
+# Gathering.
+
+
+def gather_sides(root: Path, lock: Lock, wanted: Wanted, store: Store, progress: Progress) -> Sides:
+    """The bytes of every side. What cannot be had is a side that says why.
+
+    Raises UsageError for a checkout that holds none of the files, and for a revision that the baseline's repository
+    does not have a name for.
+    """
+    checkout = _checkout(lock, wanted.checkout) if wanted.checkout else None
+    read: dict[str, Commit] = {}
+    upstream = _upstream(lock, wanted, store, progress, read)
+    commit, baseline = _baseline(lock, wanted, store, progress, read)
+    for file in lock.files:
+        # Any place may serve a pinned file.
+        data = baseline[file.path].data
+        if upstream[file.path].data is None and data is not None and sha256(data) == file.sha256:
+            upstream[file.path] = baseline[file.path]
+    vendored = {file.path: _read(wanted.tree / file.path) for file in lock.files}
+    promised = frozenset(path for path, side in vendored.items() if side.data is None)
+    broken = []
+    for path in sorted(promised):
+        vendored[path], *errors = _promised(root, lock, path, upstream[path])
+        broken += errors
+    by_name = {"upstream": upstream, "baseline": baseline, "vendored": vendored}
+    if checkout:
+        by_name["tree"] = {path: _read(place) for path, place in checkout.items()}
+    return Sides(by_name, commit, promised, read, broken)
+
+
+def _read(path: Path) -> Side:
+    try:
+        return Side(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return Side(None)
+
+
+def _checkout(lock: Lock, folder: Path) -> dict[str, Path]:
+    """Where in `folder`, which holds `models` or is that folder, each pinned file would be."""
+    for skip in (0, 1):
+        places = {file.path: folder.joinpath(*file.path.split("/")[skip:]) for file in lock.files}
+        if any(place.is_file() for place in places.values()):
+            return places
+    tops = sorted({file.path.split("/")[0] for file in lock.files})
+    raise UsageError(
+        f"{folder} holds none of the {len(lock.files)} files",
+        next_steps=[f"name a folder with {', '.join(tops)}/ in it, or that folder itself"],
+    )
+
+
+def _folders(lock: Lock) -> list[str]:
+    return [component.path for component in lock.components]
+
+
+def _upstream(lock: Lock, wanted: Wanted, store: Store, progress: Progress, read: dict[str, Commit]) -> dict[str, Side]:
+    if wanted.anew and not wanted.offline:
+        url = str(existing(wanted.upstream) or wanted.upstream) if wanted.upstream else lock.pin.url
+        progress.line(f"git {url}: reading {lock.pin.commit[:12]}")
+        try:
+            read["upstream"] = found = remote_commit(
+                url, lock.pin.commit, _folders(lock), everything=bool(wanted.upstream), lenient=True
+            )
+            return {
+                file.path: Side(found.files[file.path]) if file.path in found.files else Side(None, "not in the commit")
+                for file in lock.files
+            }
+        except RemoteError as error:
+            progress.warn(f"the pinned commit could not be read anew: {error}")
+    gathered = gather(lock.files, sources_for(lock, wanted.upstream), store, progress, offline=wanted.offline)
+    why = "; ".join(gathered.said)
+    return {
+        file.path: Side(gathered.files[file.path]) if file.path in gathered.files else Side(None, why)
+        for file in lock.files
+    }
+
+
+def _baseline(
+    lock: Lock, wanted: Wanted, store: Store, progress: Progress, read: dict[str, Commit]
+) -> tuple[str, dict[str, Side]]:
+    """The commit, and its sides: from the store where the lock names their hashes, else from the repository."""
+    url = lock.baseline.url
+    sides = {file.path: Side(None, "not asked, offline") for file in lock.files}
+    try:
+        commit = _resolved(lock, wanted)
+        if commit == lock.baseline.commit:
+            for file in lock.files:
+                if file.baseline == ABSENT:
+                    sides[file.path] = Side(None)
+                elif file.baseline_sha256 and (data := store.get(file.baseline_sha256)) is not None:
+                    sides[file.path] = Side(data)
+        if wanted.offline or not (wanted.anew or any(side.why for side in sides.values())):
+            return commit, sides
+        progress.line(f"git {url}: reading {commit[:12]}")
+        read["baseline"] = found = remote_commit(url, commit, _folders(lock), lenient=True)
+    except RemoteError as error:
+        if wanted.anew:
+            progress.warn(f"the baseline could not be read anew: {error}")
+        return wanted.revision or lock.baseline.commit, {
+            path: replace(side, why=f"git {url}: {error}") if side.why else side for path, side in sides.items()
+        }
+    for file in lock.files:
+        data = found.files.get(file.path)
+        if data is not None and store.get(sha256(data)) is None:
+            store.put(data, f"git {url}")
+        sides[file.path] = Side(data)
+    return commit, sides
+
+
+def _resolved(lock: Lock, wanted: Wanted) -> str:
+    """The commit that is compared with. Raises RemoteError when its name cannot be asked for, UsageError for none."""
+    name = wanted.revision or lock.baseline.commit
+    if re.fullmatch("[0-9a-f]{40}", name):
+        return name
+    if re.fullmatch("[0-9a-f]{7,39}", name) and lock.baseline.commit.startswith(name):
+        return lock.baseline.commit
+    if wanted.offline:
+        raise RemoteError("not asked, offline")
+    if tip := remote_tip(lock.baseline.url, name):
+        return tip[1]
+    raise UsageError(
+        f"{lock.baseline.url} has no branch or tag {name!r}", next_steps=["BASELINE= also takes a commit's 40 digits"]
+    )
+
+
+def _promised(root: Path, lock: Lock, path: str, upstream: Side) -> tuple[Side, *tuple[ToolError, ...]]:
+    """What the lock promises to make of `upstream`, and what went wrong when it could not be made."""
+    patch = lock.patch_for(path)
+    if upstream.data is None:
+        return (Side(None, "is not in the tree, and cannot be made without upstream's bytes"),)
+    if not patch:
+        return (upstream,)
+    try:
+        with Scratch() as scratch:
+            return (Side(apply_patch(scratch, *read_patch(root, patch), upstream.data)),)
+    except ToolError as error:
+        return Side(None, error.message), error
+
+
+# Claims.
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What `where` says, what is so, and the command that helps when the two differ."""
+
+    where: str
+    claimed: str
+    actual: str
+    step: str
+
+    @property
+    def holds(self) -> bool:
+        return self.claimed == self.actual
+
+    def __str__(self) -> str:
+        return f"{self.where}: claimed {self.claimed!r}, actual {self.actual!r}; next: {self.step}"
+
+
+_LOCK = "python -m tools lock"
+
+
+def claims(root: Path, lock: Lock, sides: Sides, verbs: Sequence[tuple[str, str]]) -> list[Claim]:
+    """Every claim of the lock and the documents that the gathered bytes decide. verbs: as for `docs.stale`."""
+    return [
+        *_file_claims(lock, sides),
+        *_commit_claims(lock, sides),
+        *_patch_claims(root, lock, sides),
+        *_document_claims(root, lock, verbs),
+    ]
+
+
+def _file_claims(lock: Lock, sides: Sides) -> Iterator[Claim]:
+    for file in lock.files:
+        where = f"{LOCK_NAME}: {file.path}"
+        real = sides.by_name["upstream"][file.path]
+        if real.data is not None or "upstream" in sides.read:
+            yield Claim(f"{where} sha256", file.sha256, sha256(real.data) if real.data is not None else ABSENT, _LOCK)
+            yield Claim(f"{where} blob", file.blob, real.blob or ABSENT, _LOCK)
+        real = sides.by_name["baseline"][file.path]
+        if file.baseline and not real.why and sides.baseline == lock.baseline.commit:
+            yield Claim(f"{where} baseline", file.baseline, real.blob or ABSENT, _LOCK)
+            if file.baseline_sha256 and real.data is not None:
+                yield Claim(f"{where} baseline_sha256", file.baseline_sha256, sha256(real.data), _LOCK)
+
+
+def _commit_claims(lock: Lock, sides: Sides) -> Iterator[Claim]:
+    pins = {"upstream": ("[pin] date", lock.pin), "baseline": ("[baseline] date", lock.baseline)}
+    for name, (where, pin) in pins.items():
+        if (found := sides.read.get(name)) and found.id == pin.commit:
+            yield Claim(f"{LOCK_NAME}: {where}", pin.date, found.date, _LOCK)
+    if found := sides.read.get("upstream"):
+        for path in sorted(set(found.files) - {file.path for file in lock.files}):
+            yield Claim(f"{LOCK_NAME}: {path}", ABSENT, blob_id(found.files[path]), _LOCK)
+
+
+def _patch_claims(root: Path, lock: Lock, sides: Sides) -> Iterator[Claim]:
+    with Scratch() as scratch:
+        for patch in lock.patches:
+            base = sides.by_name["upstream"][patch.target].data
+            fits = f"gives blob {patch.result} from blob {patch.base}"
+            step = f"git checkout {patch.file}, or after a change you meant: {_LOCK}"
+            try:
+                parsed, data = read_patch(root, patch)
+                if base is not None:
+                    result = apply_patch(scratch, parsed, data, base)
+                    yield Claim(patch.file, fits, fits, step)
+                    yield Claim(f"{LOCK_NAME}: {patch.file} result_sha256", patch.result_sha256, sha256(result), _LOCK)
+            except ToolError as error:
+                yield Claim(patch.file, fits, "; ".join([error.message, *error.findings]), step)
+
+
+_ID = re.compile(r"`([0-9a-f]{7,64})`")
+_PATH = re.compile(r"(?:`|\]\()((?:bench|patches|requirements|tests|tools)/[^`)\s#]+)[`)#]")
+
+
+def _document_claims(root: Path, lock: Lock, verbs: Sequence[tuple[str, str]]) -> Iterator[Claim]:
+    """Computed parts line by line; in the prose around them, ids, which are to be the lock's, and paths of ours."""
+    try:
+        fresh = docs.stale(root, lock, read_patches(root, lock), verbs)
+    except ToolError as error:
+        yield Claim("the documents", "can be computed", "; ".join([error.message, *error.findings]), "make docs")
+        return
+    known = "\n".join(re.findall(r"(?<![0-9a-f])[0-9a-f]{40,64}", (root / LOCK_NAME).read_text(encoding="utf-8")))
+    for name in docs.DOCUMENTS:
+        path = root / name
+        if not path.exists():
+            continue
+        text = path.read_text(encoding="utf-8")
+        differing = docs.differing(text, fresh.get(path, text))
+        yield from (Claim(f"{name}:{line}", was, now, "make docs") for line, was, now in differing)
+        if not differing:
+            yield Claim(f"{name} computed parts", "current", "current", "make docs")
+        stale = {line for line, _, _ in differing}
+        for number, line in enumerate(text.splitlines(), 1):
+            for found in _ID.findall(line) if number not in stale else ():
+                is_known = re.search(f"^{found}", known, re.MULTILINE)
+                actual = found if is_known else f"no id in {LOCK_NAME}"
+                yield Claim(f"{name}:{number}", found, actual, f"mend the prose of {name}")
+            for mentioned in _PATH.findall(line):
+                actual = mentioned if (root / mentioned).exists() else "no such file"
+                yield Claim(f"{name}:{number}", mentioned, actual, f"mend the prose of {name}")

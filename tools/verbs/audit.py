@@ -1,0 +1,162 @@
+"""The verb audit."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tools.console import (
+    Context,
+    ReportedError,
+    coloured,
+    columns,
+    pass_context,
+    verb_lines,
+    with_dest,
+    with_json,
+    with_offline,
+    with_upstream,
+)
+from tools.errors import Drift, NoSource, ToolError
+from tools.store import write_atomically
+
+if TYPE_CHECKING:
+    from tools.audit import FileAudit, Side
+
+HTML = "build/audit/index.html"
+
+
+@click.command()
+@click.option(
+    "--tree",
+    "checkout",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Audit this checkout too: a folder with models/ in it, or that folder. [make: TREE=]",
+)
+@click.option("--baseline", "revision", help="Another commit, branch or tag of the baseline. [make: BASELINE=]")
+@click.option("--html", is_flag=True, help=f"Also write {HTML}. [make: HTML=1]")
+@click.option("--check", is_flag=True, help="Exit 1 unless lock and documents hold. [make: CHECK=1]")
+@with_dest
+@with_upstream
+@with_offline
+@with_json
+@pass_context
+def audit(
+    context: Context,
+    checkout: Path | None,
+    revision: str | None,
+    html: bool,
+    check: bool,
+    dest: Path | None,
+    upstream: str | None,
+    offline: bool,
+) -> None:
+    """Show what differs between upstream, baseline and vendored tree, and whether what we claim is so.
+
+    The vendored file is the one in the tree; where the tree has none, what the lock promises stands in for it, and its
+    status says "not vendored". Differences are no failure: exit 0, also with --tree. What could not be had is null, the
+    rest is shown all the same, and the exit code is 5.
+
+    --check reads both commits anew, or with --offline takes what the store has, and holds them against the lock's
+    hashes and dates, the patches' results, and the documents: computed parts, ids and paths. `verify` checks the tree.
+    """
+    from tools.audit import Wanted, claims, gather_sides, unknown
+    from tools.audit import audit as run
+
+    lock = context.lock
+    wanted = Wanted(context.tree(dest), checkout, revision, upstream, offline, anew=check)
+    sides = gather_sides(context.root, lock, wanted, context.store, context.progress)
+    found = claims(context.root, lock, sides, verb_lines()) if check else []
+    false = [claim for claim in found if not claim.holds]
+    body: dict[str, Any] = {
+        "pins": {
+            "upstream": {"url": lock.pin.url, "commit": lock.pin.commit},
+            "baseline": {"url": lock.baseline.url, "commit": sides.baseline},
+        }
+    }
+    if check:
+        body["claims"] = {"checked": len(found), "false": [vars(claim) for claim in false]}
+    lines = []
+    missing = []
+    if not (check and sides.broken):
+        files = run(lock, sides)
+        missing = unknown(files)
+        body["files"] = [file.as_json() for file in files]
+        lines.append(_table(files, sides.baseline))
+        if html:
+            from tools.audit_page import page
+
+            path = context.root / HTML
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, page(lock, sides.baseline, files))
+            lines.append(f"written: {path}")
+            body["html"] = str(path)
+    error: ToolError | None = None
+    if false:
+        error = Drift(
+            f"{len(false)} of {len(found)} claims are not borne out", map(str, [*false, *missing]), ["make audit"]
+        )
+    elif missing:
+        error = NoSource(
+            "bytes could not be had; everything else is shown",
+            missing,
+            ["make audit UPSTREAM=<clone or bundle of upstream>", "make audit, without OFFLINE=1"],
+        )
+    elif check:
+        lines.append(f"{len(found)} claims of the lock and the documents hold")
+    if error and context.json:
+        raise ReportedError(error, body)
+    context.report("audit", body, "\n".join(lines))
+    if error:
+        raise error
+
+
+def _table(files: "list[FileAudit]", baseline: str) -> str:
+    """The files by folder, their blobs, the three comparisons, and the checkout where there is one."""
+    from tools.audit import PAIRS, SIDES
+
+    with_tree = any("tree" in file.sides for file in files)
+    rows = [("", *SIDES, "patch", "app", "move", *(("tree", "nearest") if with_tree else ()), "status")]
+    folder = ""
+    for file in files:
+        here, _, name = file.path.rpartition("/")
+        if here != folder:
+            rows.append((here, *[""] * (len(rows[0]) - 1)))
+            folder = here
+        cells = [_blob(file.sides[side]) for side in SIDES]
+        cells += [_change(file, *pair) for pair in PAIRS]
+        if with_tree:
+            near = file.nearest
+            cells += [_blob(file.sides["tree"]), f"{near.old} {_change(file, near.old, near.new)}" if near else "-"]
+        rows.append((f"  {name}", *cells, ", ".join(file.status)))
+    differs = [file for file in files if "baseline differs" in file.status]
+    kept = [file for file in differs if "unchanged" in file.status]
+    promised = sum("not vendored" in file.status for file in files)
+    lines = [
+        columns(rows),
+        "patch: upstream to vendored; app: upstream to baseline; move: baseline to vendored",
+        f"the baseline {baseline[:12]} differs from upstream in {len(differs)} of {len(files)} files"
+        + (f", {len(kept)} of them unchanged here" if kept else ""),
+    ]
+    if promised:
+        lines.append(f"{promised} files are not vendored: for them, what the lock promises is shown")
+    lines += [
+        coloured(file.nearest.diff.removesuffix("\n"))
+        for file in files
+        if file.nearest and "is something else" in file.status
+    ]
+    return "\n".join(lines)
+
+
+def _blob(side: "Side") -> str:
+    return side.blob[:7] if side.blob else "?" if side.why else "-"
+
+
+def _change(file: "FileAudit", old: str, new: str) -> str:
+    if found := file.comparison(old, new):
+        lines = f"+{found.added} -{found.removed}" if found.added or found.removed else "binary"
+        return lines if found.diff else "="
+    return "?" if file.sides[old].why or file.sides[new].why else "-"
+
+
+VERBS = (audit,)
