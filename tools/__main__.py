@@ -84,23 +84,24 @@ def _fail_as_json(error: ToolError, body: dict[str, Any]) -> int:
 
 
 def _run(arguments: list[str], as_json: bool) -> int:
+    named: dict[str, Any] = {"verb": next((word for word in arguments if word in cli.commands), None)}
     try:
         code = cli.main(arguments, prog_name="python -m tools", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
         error.show()
-        return _fail_as_json(UsageError(error.format_message()), {}) if as_json else 2
+        return _fail_as_json(UsageError(error.format_message()), named) if as_json else 2
     except ReportedError as reported:
-        return _fail(reported.error, reported.body, as_json)
+        return _fail(reported.error, {**named, **reported.body}, as_json)
     except ToolError as error:
-        return _fail(error, {}, as_json)
+        return _fail(error, named, as_json)
     except ModuleNotFoundError as error:
         return _fail(
             ToolError(
                 f"Python package {error.name!r} is not installed here",
                 next_steps=["make vendor, which sets up its own"],
             ),
-            {},
+            named,
             as_json,
         )
     except BrokenPipeError:
@@ -109,7 +110,7 @@ def _run(arguments: list[str], as_json: bool) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(
             ToolError(f"{where}{error.strerror or error}", next_steps=["check the path, its rights and the disk"]),
-            {},
+            named,
             as_json,
         )
     except (KeyboardInterrupt, click.Abort):

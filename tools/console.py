@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from tools.errors import ToolError, UsageError
-from tools.lock import LOCK_NAME, Lock, PinnedFile, load
+from tools.lock import LOCK_NAME, Lock, PinnedFile, load, words_in
 from tools.progress import Progress
 from tools.store import Store, default_root
 from tools.transaction import project_lock, recover
@@ -66,7 +66,7 @@ def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
 
 
 def words(_: click.Context, __: click.Parameter, values: Sequence[str]) -> list[str]:
-    return [word for value in values for word in value.replace(",", " ").split()]
+    return [word for value in values for word in words_in(value)]
 
 
 with_json = click.option(

@@ -3,7 +3,9 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from tools.apply import build
 from tools.errors import NoSource, UsageError
 from tools.git import RemoteError, remote_tip
 from tools.hashes import blob_id
@@ -27,9 +29,17 @@ class Place:
     everything: bool = False
 
 
-def place(url: str, upstream: str | None) -> Place:
-    """The repository `url`, asked at `upstream`, a path or URL of a copy, where that is given."""
-    return Place(url, str(existing(upstream) or upstream), True) if upstream else Place(url, url)
+def place(url: str, upstream: str | None, *, offline: bool = False) -> Place:
+    """The repository `url`, asked at `upstream`, a path or URL of a copy, where that is given.
+
+    Raises NoSource when it may not be asked since it is not on this machine and the run is `offline`.
+    """
+    found = Place(url, str(existing(upstream) or upstream), True) if upstream else Place(url, url)
+    if offline and not (found.asked.startswith("file://") or existing(found.asked)):
+        raise NoSource(
+            f"{found.asked} is not asked, offline", next_steps=["name a copy on this machine with UPSTREAM="]
+        )
+    return found
 
 
 def find(where: Place, name: str, branch: str, history: History, progress: Progress) -> tuple[str, str]:
@@ -46,8 +56,9 @@ def find(where: Place, name: str, branch: str, history: History, progress: Progr
         if re.fullmatch("[0-9a-f]{40}", name):
             progress.line(f"git {where.asked}: fetching {name[:12]}")
             history.fetch(where.asked, name, everything=where.everything)
-            if history.resolve(name):
-                return branch, name
+            # An id may be that of an annotated tag.
+            if commit := history.resolve(name) or "":
+                return branch, commit
         elif tip := remote_tip(where.asked, name):
             kind, commit = tip
             progress.line(f"git {where.asked}: fetching {kind} {name}, at {commit[:12]}")
@@ -71,25 +82,30 @@ def find(where: Place, name: str, branch: str, history: History, progress: Progr
 
 
 def old_files(
-    lock: Lock, upstream: str | None, pinned: Mapping[str, bytes], history: History, progress: Progress
+    where: Place, commit: str, pinned: Mapping[str, bytes], history: History, progress: Progress, *, past: bool = False
 ) -> dict[str, str]:
-    """The Python files of the pinned commit, fetched into `history`; only the pinned ones where it cannot be had.
+    """The Python files of the pinned `commit`, fetched into `history`; only the pinned ones where it cannot be had.
 
-    pinned: bytes by path of every file of the lock, which are written into `history` in any case.
+    pinned: bytes by path of every file of the lock, which are written into `history` in any case. past: as for `fetch`.
     """
-    where = place(lock.pin.url, upstream)
-    commit = lock.pin.commit
     found: dict[str, str] = {}
     try:
         if not history.resolve(commit):
             progress.line(f"git {where.asked}: fetching {commit[:12]}")
-            history.fetch(where.asked, commit, everything=where.everything)
-        found = history.files(commit) if history.resolve(commit) else {}
+            history.fetch(where.asked, commit, everything=where.everything, past=past)
+        if not history.resolve(commit):
+            raise RemoteError("it is not there")
+        found = history.files(commit)
     except RemoteError as error:
-        progress.warn(f"the pinned commit itself could not be had, so renames are harder to tell: {error}")
+        progress.warn(f"git {where.asked}: without the pinned commit renames and new files are harder to tell: {error}")
     for data in pinned.values():
         history.write(data)
     return {**found, **{path: blob_id(data) for path, data in pinned.items()}}
+
+
+def patched_bytes(root: Path, lock: Lock, pinned: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The bytes of every file of the lock as vendored, made of `pinned`, by path. Raises what `build` raises."""
+    return {path: data for part in build(root, lock, lock.components, pinned) for path, data in part.files.items()}
 
 
 def moved_pin(lock: Lock, url: str, branch: str, commit: str, date: str) -> Pin:

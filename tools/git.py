@@ -137,7 +137,7 @@ def fetch_into(folder: Path, url: str, commit: str, *, everything: bool, depth: 
     depth: how many commits; all of its history when None.
     """
     runner = _runner(str(folder))
-    fetch = ("-c", f"core.hooksPath={os.devnull}", "fetch", "--quiet", "--no-tags")
+    fetch = ("-c", f"core.hooksPath={os.devnull}", "fetch", "--quiet", "--no-tags", "--update-shallow")
     try:
         if depth is None:
             _ask(runner, _FETCH_ALL_SECONDS, *fetch, "--", url, commit)

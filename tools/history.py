@@ -1,18 +1,16 @@
-"""Commits of a remote in a scratch repository: what is in them, what happened between two, and merges of them."""
+"""Commits of a remote in a scratch repository: what is in them, what happened between two, and merges of files."""
 
-import re
+import secrets
+import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from tools.errors import ToolError
 from tools.git import fetch_into, run_scrubbed
 from tools.lock import path_fault
 
-# `git merge-tree --write-tree` is of 2.38.
-_OLDEST_GIT = (2, 38)
 # Paths to blob ids: the Python files of a commit.
 Files = Mapping[str, str]
 
@@ -27,24 +25,18 @@ class Step:
     paths: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Merge:
-    """Blobs by path where the merge differs from `ours`; in conflicts, by path, stages: 1 base, 2 ours, 3 theirs."""
-
-    changed: Files
-    conflicts: Mapping[str, frozenset[int]]
-
-
 class History:
-    """A bare scratch repository, gone at the end of the `with` block. Merging needs git 2.38."""
+    """A scratch repository, gone at the end of the `with` block."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="dsu-patches-")
-        self._git = Path(self._folder.name) / "history.git"
+        # Not a bare one: a user's configuration may forbid those.
+        self._work = Path(self._folder.name) / "history"
+        self._git = self._work / ".git"
 
     def __enter__(self) -> "History":
-        self._git.mkdir()
-        self._run("init", "--quiet", "--bare", "--template=", "--object-format=sha1")
+        self._work.mkdir()
+        self._run("init", "--quiet", "--template=", "--object-format=sha1")
         return self
 
     def __exit__(
@@ -54,7 +46,7 @@ class History:
 
     def fetch(self, url: str, commit: str, *, everything: bool, past: bool = False) -> None:
         """Get `commit` from `url`; past: with all that came before it. Raises RemoteError."""
-        fetch_into(self._git, url, commit, everything=everything, depth=None if past else 1)
+        fetch_into(self._work, url, commit, everything=everything, depth=None if past else 1)
 
     def resolve(self, name: str) -> str | None:
         """The full id of the commit that `name`, perhaps a shortened id, stands for among what was fetched, or None."""
@@ -63,7 +55,7 @@ class History:
 
     def date(self, commit: str) -> str:
         """The commit date of `commit` as the lock has it."""
-        return self._run("show", "--no-patch", "--format=%cI", commit).decode().strip().replace("Z", "+00:00")
+        return self._run("log", "--max-count=1", "--format=%cI", commit).decode().strip().replace("Z", "+00:00")
 
     def files(self, commit: str) -> dict[str, str]:
         """The regular Python files of `commit`; whatever has a name that no tree may hold is passed over."""
@@ -72,7 +64,8 @@ class History:
         return {
             path: about.split()[2]
             for about, _, path in entries
-            if about.startswith("100") and path.endswith(".py") and not path_fault(path)
+            # The last is what stands for letters that are no UTF-8.
+            if about.startswith("100") and path.endswith(".py") and not path_fault(path) and "\ufffd" not in path
         }
 
     def read(self, blob: str) -> bytes:
@@ -85,15 +78,17 @@ class History:
 
     def between(self, old: str, new: str) -> list[Step]:
         """The commits that `new` has and `old` has not, newest first."""
+        # Nothing that a subject can say is taken for the start of the next commit.
+        mark = secrets.token_hex(16)
         lines = self._run(
             "log", "--topo-order", "--diff-merges=first-parent", "--no-renames", "--name-only",
-            "--format=%x01%H%x00%cI%x00%s", f"{old}..{new}",
+            f"--format={mark}%H%x00%cI%x00%s", f"{old}..{new}",
         )  # fmt: skip
         steps = []
-        for block in lines.decode("utf-8", errors="replace").split("\x01")[1:]:
+        for block in lines.decode("utf-8", errors="replace").split(mark)[1:]:
             head, *names = block.strip("\n").split("\n")
-            commit, date, subject = head.split("\0")
-            steps.append(Step(commit, date, subject, tuple(name for name in names if name)))
+            commit, date, subject = head.split("\0", 2)
+            steps.append(Step(commit, date, _plain(subject), tuple(name for name in names if name)))
         return steps
 
     def contains(self, old: str, new: str) -> bool:
@@ -104,41 +99,25 @@ class History:
     def renames(self, old: Files, new: Files) -> dict[str, str]:
         """Paths of `old` that `new` has under another name, by git's own measure of likeness."""
         said = self._run(
-            "diff-tree", "-r", "-z", "--find-renames", "-l0", "--diff-filter=R", "--name-status",
+            "diff-tree", "-r", "-z", "--find-renames", "--no-rename-empty", "-l0", "--diff-filter=R", "--name-status",
             self._tree(old), self._tree(new),
         )  # fmt: skip
         words = said.decode("utf-8").split("\0")[:-1]
         return {words[at + 1]: words[at + 2] for at in range(0, len(words), 3)}
 
-    def merge(self, base: Files, ours: Files, theirs: Files, names: tuple[str, str]) -> Merge:
-        """Git's three-way merge of the trees `ours` and `theirs`, renames included.
+    def merge(self, base: bytes, ours: bytes, theirs: bytes, names: tuple[str, str]) -> tuple[bytes, bool]:
+        """Git's three-way merge of one file, and whether it is one: with conflicts the bytes have markers.
 
-        names: what conflict markers call the two sides. Raises ToolError where git is older than 2.38.
+        names: what the markers call the two sides. What git does not take for text is a conflict without any markers,
+        and stays `ours`.
         """
-        root = self._commit(base)
-        sides = []
-        for name, files in zip(names, (ours, theirs), strict=True):
-            plain = re.sub(r"[^A-Za-z0-9._/-]|\.\.|\.lock$|^[-./]", "-", name)
-            self._run("update-ref", f"refs/heads/{plain}", self._commit(files, root))
-            sides.append(plain)
-        self._insist_on_git()
-        settings = ("merge.conflictStyle=diff3", "merge.directoryRenames=false", "merge.renameLimit=0")
-        options = [word for setting in settings for word in ("-c", setting)]
-        done = self._run(*options, "merge-tree", "--write-tree", "-z", *sides, check=False)
-        fields = done.decode("utf-8", errors="replace").split("\0")
-        if not re.fullmatch("[0-9a-f]{40}", fields[0]):
-            raise ToolError("git merge-tree failed", [done.decode(errors="replace")[:300]])
-        conflicts: dict[str, frozenset[int]] = {}
-        for field in fields[1:]:
-            if not (entry := re.fullmatch(r"[0-7]{6} [0-9a-f]{40} ([123])\t(.+)", field, flags=re.DOTALL)):
-                break
-            conflicts[entry[2]] = conflicts.get(entry[2], frozenset()) | {int(entry[1])}
-        merged = self.files(fields[0])
-        return Merge({path: blob for path, blob in merged.items() if ours.get(path) != blob}, conflicts)
-
-    def _commit(self, files: Files, *parents: str) -> str:
-        marks = [word for parent in parents for word in ("-p", parent)]
-        return self._run("commit-tree", "-m", "x", *marks, self._tree(files)).decode().strip()
+        sides = {"ours": ours, "base": base, "theirs": theirs}
+        for name, data in sides.items():
+            (self._work / name).write_bytes(data)
+        labels = [word for label in (names[0], "before", names[1]) for word in ("-L", label)]
+        done = self._raw("merge-file", "-p", "--diff3", *labels, *sides, check=False)
+        # The exit code is the number of conflicts; more than 127 stand for an error.
+        return (done.stdout, done.returncode == 0) if 0 <= done.returncode < 128 else (ours, False)
 
     def _tree(self, files: Files) -> str:
         lines = "".join(f"100644 {blob}\t{path}\0" for path, blob in files.items())
@@ -146,17 +125,15 @@ class History:
         self._run("update-index", "-z", "--index-info", given=lines.encode(), index="scratch-index")
         return self._run("write-tree", "--missing-ok", index="scratch-index").decode().strip()
 
-    def _insist_on_git(self) -> None:
-        said = self._run("version").decode()
-        found = re.search(r"(\d+)\.(\d+)", said)
-        if found and (int(found[1]), int(found[2])) < _OLDEST_GIT:
-            raise ToolError(f"git 2.38 or later is needed to merge, this is {said.strip()}")
-
     def _run(self, *arguments: str, given: bytes = b"", check: bool = True, index: str = "") -> bytes:
-        return run_scrubbed(self._git, *arguments, given=given, check=check, index=index).stdout
+        return self._raw(*arguments, given=given, check=check, index=index).stdout
+
+    def _raw(
+        self, *arguments: str, given: bytes = b"", check: bool = True, index: str = ""
+    ) -> "subprocess.CompletedProcess[bytes]":
+        return run_scrubbed(self._git, *arguments, work_tree=self._work, given=given, check=check, index=index)
 
 
-def python_files(files: Files, folders: Iterable[str]) -> dict[str, str]:
-    """Those of `files` that lie directly in one of `folders`."""
-    wanted = set(folders)
-    return {path: blob for path, blob in files.items() if path.rpartition("/")[0] in wanted}
+def _plain(text: str) -> str:
+    """`text` without what a terminal would act on."""
+    return "".join(char if char.isprintable() else "?" for char in text)

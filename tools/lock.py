@@ -157,6 +157,11 @@ class Lock:
         return tuple(component for component in self.components if not wanted or component.name in wanted)
 
 
+def words_in(text: str) -> list[str]:
+    """The names in a list such as `DROP="a, b c"`, between commas and blanks."""
+    return text.replace(",", " ").split()
+
+
 def path_fault(path: str) -> str | None:
     """Why `path` may not be written below a tree, or None. The one rule for paths from locks and patches."""
     parts = path.split("/")

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.apply import build, read_patches
+from tools.apply import read_patches
 from tools.carry import Survey, survey
-from tools.ends import old_files, place
+from tools.ends import old_files, patched_bytes, place
 from tools.errors import NoSource
 from tools.git import RemoteError, remote_tip
 from tools.history import History, Step
@@ -18,12 +18,14 @@ from tools.progress import Progress
 class Outdated:
     """The newest commit on the pinned branch, the commits since the pin, and what a rebase would meet.
 
-    current: nothing is newer; the rest is empty then. diverged: the pin is no longer part of the branch's history.
+    current: nothing is newer; the rest is empty then. ahead: the pin is newer than the branch. diverged: it is not part
+    of the branch's history.
     """
 
     tip: str
     date: str
     current: bool = False
+    ahead: bool = False
     diverged: bool = False
     steps: tuple[Step, ...] = ()
     survey: Survey | None = None
@@ -50,17 +52,19 @@ def outdated(
             return Outdated(commit, lock.pin.date, current=True)
         patches = read_patches(root, lock)
         base = pinned()
-        patched = {path: data for part in build(root, lock, lock.components, base) for path, data in part.files.items()}
+        patched = patched_bytes(root, lock, base)
         with History() as history:
             progress.line(f"git {where.asked}: fetching {lock.pin.branch}, at {commit[:12]}")
             history.fetch(where.asked, commit, everything=where.everything, past=True)
-            old = old_files(lock, upstream, base, history, progress)
+            old = old_files(where, lock.pin.commit, base, history, progress, past=True)
             known = history.resolve(lock.pin.commit) is not None
             steps = history.between(lock.pin.commit, commit) if known else []
+            ahead = known and history.contains(commit, lock.pin.commit)
             return Outdated(
                 commit,
                 history.date(commit),
-                diverged=not known or not history.contains(lock.pin.commit, commit),
+                ahead=ahead,
+                diverged=not ahead and not (known and history.contains(lock.pin.commit, commit)),
                 steps=tuple(steps),
                 survey=survey(history, lock, patches, base, patched, old, history.files(commit)),
             )

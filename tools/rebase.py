@@ -10,15 +10,15 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
-from tools.apply import build, read_patches
+from tools.apply import read_patches
 from tools.carry import Carried, Survey, markers, survey, syntax_fault
 from tools.change import completed, prove
-from tools.ends import find, moved_pin, old_files, place
+from tools.ends import find, moved_pin, old_files, patched_bytes, place
 from tools.errors import ToolError, Undecided, UsageError
 from tools.git import Scratch
 from tools.hashes import sha256
 from tools.history import History
-from tools.lock import LOCK_NAME, Lock, Pin
+from tools.lock import LOCK_NAME, Lock, Pin, words_in
 from tools.progress import Progress
 from tools.refresh import bare, rendered
 from tools.relock import Move, moved
@@ -60,6 +60,11 @@ class Rebase:
         )
 
     @property
+    def nothing_to_do(self) -> bool:
+        """Whether the pin is there already, and nothing was chosen either."""
+        return self.old == self.new and not (self.choices.add or self.choices.drop)
+
+    @property
     def paths(self) -> dict[str, str | None]:
         """Where each file that was pinned is now; None for those that are gone."""
         return {file.old: file.path for file in self.survey.files}
@@ -90,24 +95,25 @@ def begin(
     upstream: str | None,
     pinned: Mapping[str, bytes],
     progress: Progress,
-) -> Rebase | None:
-    """The rebase of `lock` to `name`, a branch, tag or commit of `url` (the pin's by default); None when it is there.
+    *,
+    offline: bool = False,
+) -> Rebase:
+    """The rebase of `lock` to `name`, a branch, tag or commit of `url`, by default the pin's.
 
     upstream: a copy of the repository to ask instead. pinned: bytes of all pinned files. Nothing is written. Raises
     NoSource, UsageError, and for patches that do not stand as they are what `build` raises.
     """
     patches = read_patches(root, lock)
-    patched = {path: data for part in build(root, lock, lock.components, pinned) for path, data in part.files.items()}
-    where = place(url or lock.pin.url, upstream)
+    patched = patched_bytes(root, lock, pinned)
+    where = place(url or lock.pin.url, upstream, offline=offline)
     with History() as history:
         branch, commit = find(where, name, lock.pin.branch, history, progress)
-        if (commit, where.url) == (lock.pin.commit, lock.pin.url):
-            return None
-        old = old_files(lock, None if url else upstream, pinned, history, progress)
+        before = place(lock.pin.url, None) if url else where
+        old = old_files(before, lock.pin.commit, pinned, history, progress)
         new = history.files(commit)
         progress.line(f"merging {len(lock.patches)} patches")
         found = survey(history, lock, patches, pinned, patched, old, new)
-        paths = [*(file.path for file in found.files if file.path), *found.added]
+        paths = [*(file.path for file in found.files if file.path), *found.added, *found.passed_over]
         files = {path: history.read(new[path]) for path in paths}
         pin = moved_pin(lock, where.url, branch, commit, history.date(commit))
     return Rebase(sha256((root / LOCK_NAME).read_bytes()), lock.pin, pin, found, files)
@@ -117,18 +123,23 @@ def chosen(rebase: Rebase, add: Iterable[str], drop: Iterable[str], allow_loss: 
     """`rebase` with further choices; names may be the ends of paths. Raises UsageError for one that fits nothing."""
     can_drop = {name for patch in rebase.survey.patches for name in (patch.file, patch.target)}
     can_drop |= {file.old for file in rebase.survey.files if file.path is None}
-    choices = Choices(_fitting("add", add, rebase.survey.added), _fitting("drop", drop, sorted(can_drop)), allow_loss)
+    can_add = [*rebase.survey.added, *rebase.survey.passed_over]
+    choices = Choices(_fitting("add", add, can_add), _fitting("drop", drop, sorted(can_drop)), allow_loss)
     return replace(rebase, choices=rebase.choices.more(choices))
 
 
-def _fitting(what: str, names: Iterable[str], known: Sequence[str]) -> frozenset[str]:
+def _fitting(what: str, values: Iterable[str], known: Sequence[str]) -> frozenset[str]:
+    def fits(name: str) -> list[str]:
+        return [path for path in known if f"/{path}".endswith(f"/{name}")]
+
+    # A value is one name that may have blanks in it, or several names.
+    names = [name for value in values for name in ([value] if fits(value) else words_in(value))]
     found = set()
     for name in names:
-        fits = [path for path in known if f"/{path}".endswith(f"/{name}")]
-        if len(fits) != 1:
-            why = f"could be any of {', '.join(fits)}" if fits else f"is nothing to {what}"
+        if len(paths := fits(name)) != 1:
+            why = f"could be any of {', '.join(paths)}" if paths else f"is nothing to {what}"
             raise UsageError(f"{name} {why}", next_steps=[f"there is to {what}: {', '.join(known) or 'nothing'}"])
-        found.add(fits[0])
+        found.add(paths[0])
     return frozenset(found)
 
 
@@ -144,6 +155,11 @@ def problems(rebase: Rebase) -> list[Problem]:
         if file.path is None and file.old not in gone | rebase.choices.drop:
             note = f" ({file.note})" if file.note else ""
             found.append(Problem(f"{file.old}: gone upstream{note}", f"DROP={file.old} does without it", file.old))
+    kept = {path.rpartition("/")[0] for path in (*rebase.paths.values(), *rebase.choices.add) if path}
+    folders = {path.rpartition("/")[0] for path in (*rebase.paths, *rebase.survey.added, *rebase.survey.passed_over)}
+    for folder in sorted(folders - kept):
+        way = f"ADD= takes up files, or give up and mend the component's path in {LOCK_NAME}: make rebase-abort"
+        found.append(Problem(f"{folder}: none of its files is left", way))
     return found
 
 
@@ -152,15 +168,22 @@ def _of_patch(patch: Carried, choices: Choices) -> list[Problem]:
     if patch.path is None:
         note = f" ({patch.note})" if patch.note else ""
         return [Problem(f"{patch.file}: {patch.target} is gone upstream{note}", f"{drop} and its file", patch.file)]
+    if patch.outcome == "conflict" and patch.note:
+        return [Problem(f"{patch.file}: {patch.path} cannot be merged, {patch.note}", drop, patch.file)]
     if patch.result == patch.new:
-        return [Problem(f"{patch.file}: nothing of it is left to do, upstream has it already", drop, patch.file)]
+        why = ", upstream has it already" if patch.outcome == "already upstream" else ""
+        return [Problem(f"{patch.file}: nothing of it is left to do{why}", drop, patch.file)]
     if left := markers(patch.result, [patch.base, patch.old, patch.new]):
         lines = ", ".join(map(str, left))
         edit = f"edit {FOLDER}/{RESOLVE}/{patch.path}, whose markers are on lines {lines}"
         return [Problem(f"{patch.file}: conflict in {patch.path}", edit)]
     found = []
+    edit = f"edit {FOLDER}/{RESOLVE}/{patch.path}"
+    try:
+        patch.result.decode()
+    except UnicodeDecodeError as error:
+        return [Problem(f"{patch.file}: the result is not UTF-8: {error}", edit)]
     if fault := syntax_fault(patch.path, patch.result, patch.new):
-        edit = f"edit {FOLDER}/{RESOLVE}/{patch.path}"
         found.append(Problem(f"{patch.file}: the result is no Python: {fault}", edit))
     if not choices.allow_loss:
         goes_on = "ALLOW_LOSS=1 goes on without them"
@@ -222,14 +245,15 @@ def _exported(patch: Carried, old: bytes, today: date) -> bytes:
     assert patch.path is not None
     with Scratch() as scratch:
         body = bare(scratch.diff(patch.path, patch.new, patch.result, 0))
-    return rendered(patch.file, old, body, today)
+    return rendered(old, body, today)
 
 
 def resolved(rebase: Rebase) -> Rebase:
     """`rebase` with every patch whose markers are gone counted as merged, so that what it lost is looked for."""
 
     def settled(patch: Carried) -> Carried:
-        solved = patch.outcome == "conflict" and not markers(patch.result, [patch.base, patch.old, patch.new])
+        open_ = patch.note or markers(patch.result, [patch.base, patch.old, patch.new])
+        solved = patch.outcome == "conflict" and not open_
         return replace(patch, outcome="merged") if solved else patch
 
     return replace(rebase, survey=replace(rebase.survey, patches=tuple(map(settled, rebase.survey.patches))))

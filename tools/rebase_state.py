@@ -28,7 +28,7 @@ _SCHEMA = 1
 
 def under_way(root: Path) -> bool:
     """Whether an unfinished rebase stands in the project."""
-    return (root / FOLDER / _STATE).exists()
+    return (root / FOLDER).exists()
 
 
 def refuse_second(root: Path) -> None:
@@ -53,6 +53,7 @@ def save(root: Path, rebase: Rebase) -> Path:
             _put(staging / "before" / "patched" / patch.target, patch.old)
             if patch.path:
                 _put(staging / RESOLVE / patch.path, patch.result)
+                _put(staging / "before" / "merged" / patch.path, patch.result)
         _put(staging / _STATE, _rendered_state(rebase))
         staging.rename(root / FOLDER)
     except BaseException:
@@ -80,7 +81,7 @@ def resume(root: Path) -> Rebase:
             raise ValueError(f"schema should be {_SCHEMA}, is {state['schema']!r}")
         files = {path: _read(folder / "upstream" / path, blob) for path, blob in state["files"].items()}
         patches = tuple(_resumed(folder, entry, files) for entry in state["patches"])
-        found = Survey(patches, tuple(Moved(**entry) for entry in state["moved"]), tuple(state["added"]))
+        found = Survey(patches, tuple(Moved(**entry) for entry in state["moved"]), *map(tuple, state["added"]))
         choices = state["choices"]
         rebase = Rebase(
             state["began"],
@@ -113,9 +114,19 @@ def _resumed(folder: Path, entry: dict[str, Any], files: Mapping[str, bytes]) ->
         _read(folder / "before" / "upstream" / entry["target"], entry["base"]),
         _read(folder / "before" / "patched" / entry["target"], entry["old"]),
         files[path] if path else b"",
-        (folder / RESOLVE / path).read_bytes() if path else b"",
+        _to_resolve(folder, path) if path else b"",
         entry["note"],
     )
+
+
+def _to_resolve(folder: Path, path: str) -> bytes:
+    try:
+        return (folder / RESOLVE / path).read_bytes()
+    except FileNotFoundError:
+        # Lost by accident: it begins anew.
+        data = (folder / "before" / "merged" / path).read_bytes()
+        _put(folder / RESOLVE / path, data)
+        return data
 
 
 def abort(root: Path) -> None:
@@ -147,7 +158,7 @@ def _rendered_state(rebase: Rebase) -> bytes:
         "new": asdict(rebase.new),
         "patches": patches,
         "moved": [asdict(file) for file in rebase.survey.files],
-        "added": list(rebase.survey.added),
+        "added": [list(rebase.survey.added), list(rebase.survey.passed_over)],
         "files": {path: blob_id(data) for path, data in rebase.files.items()},
         "choices": {"add": sorted(choices.add), "drop": sorted(choices.drop), "allow_loss": choices.allow_loss},
     }

@@ -20,6 +20,7 @@ from tools.patchset import HEADER_FIELDS, TO_WRITE, Patch, blemishes, parse
 from tools.relock import lock_patch
 from tools.store import write_atomically
 from tools.transaction import write_together
+from tools.tree import digest, refuse_links
 
 _NEW_HEADER = {"Description": f"{TO_WRITE}: say what this changes and why", "Origin": "other", "Forwarded": "no"}
 
@@ -40,9 +41,15 @@ def differences(tree: Path, files: Iterable[PinnedFile], pinned: Mapping[str, by
     Raises Drift when `tree` lacks one of them.
     """
     found = []
-    missing = [file.path for file in files if not (tree / file.path).is_file()]
+    files = list(files)
+    for folder in dict.fromkeys(file.path.rpartition("/")[0] for file in files):
+        refuse_links(tree, folder)
+    missing = [file.path for file in files if digest(tree / file.path) is None]
     if missing:
-        raise Drift(f"{tree} lacks files to compare", [f"missing: {path}" for path in missing], ["make vendor"])
+        kinds = {path: "no plain file" if (tree / path).exists() else "missing" for path in missing}
+        raise Drift(
+            f"{tree} lacks files to compare", [f"{kind}: {path}" for path, kind in kinds.items()], ["make vendor"]
+        )
     with Scratch() as scratch:
         for file in files:
             data = (tree / file.path).read_bytes()
@@ -115,6 +122,7 @@ def refresh(
     document = tomlkit.parse((root / LOCK_NAME).read_text(encoding="utf-8"))
     entries = document.setdefault("patches", tomlkit.aot())
     components = list(components)
+    _refuse_other_base(tree, lock, components)
     files = [file for component in components for file in component.files]
     changed: dict[str, bytes] = {}
     undone = []
@@ -130,9 +138,9 @@ def refresh(
         if locked:
             name = locked.file
             old = (root / name).read_bytes()
-            fields = parse(name, old, draft=True).header
-            if old.endswith(_encoded(f"\n{body}")):
-                continue
+            parse(name, old, draft=True)
+            if not old.endswith(_encoded(f"\n{body}")):
+                changed[name] = rendered(old, body, today)
         elif difference.path in adopt.paths:
             name = _new_name(difference.path, [*changed, *(patch.file for patch in lock.patches)])
             fields = {**_NEW_HEADER, **({"Description": adopt.description} if adopt.description else {})}
@@ -140,10 +148,9 @@ def refresh(
             entry.update({"file": name, "target": difference.path})
             entries.append(entry)
             adopted.add(difference.path)
+            changed[name] = _encoded(_header({**fields, "Last-Update": today.isoformat()}) + body)
         else:
             unlisted.append(difference.path)
-            continue
-        changed[name] = _encoded(_header({**fields, "Last-Update": today.isoformat()}) + body)
     _refuse(undone, unlisted, [path for path in adopt.paths if path not in adopted and not lock.patch_for(path)])
     if not changed:
         return Refreshed()
@@ -158,6 +165,32 @@ def refresh(
     documents = tuple(path.name for path in plan if path.name in DOCUMENTS)
     write_together(root, {**plan, **_manifest(tree, new_lock, components)})
     return Refreshed(tuple(patches), documents, tuple(line for patch in patches for line in blemishes(patch)))
+
+
+def _refuse_other_base(tree: Path, lock: Lock, components: Iterable[Component]) -> None:
+    """Drift when `tree` is not known to be made from this lock: a refresh would undo what has changed in it since."""
+    sections = manifest.read(tree)
+    wrong = []
+    for part in components:
+        if part.name not in sections:
+            wrong.append(f"{part.path}: {manifest.NAME} says nothing of it")
+            continue
+        made = {
+            entry["path"]: (entry["base"]["sha256"], entry["result"]["sha256"])
+            for entry in sections[part.name]["files"]
+        }
+        for file in part.files:
+            base, result = made.get(file.path, ("", ""))
+            if base != file.sha256:
+                wrong.append(f"{file.path}: made of another version of upstream's")
+            elif result != lock.expected_sha256(file):
+                wrong.append(f"{file.path}: made with another version of its patch")
+    if wrong:
+        raise Drift(
+            f"{tree} was not made from the lock as it is, so a refresh would undo what has changed since",
+            wrong,
+            ["make vendor, which keeps copies of edits; then edit again"],
+        )
 
 
 def _refuse(undone: Sequence[str], unlisted: Sequence[str], unedited: Sequence[str]) -> None:
@@ -222,10 +255,11 @@ def _new_name(path: str, taken: Iterable[str]) -> str:
     raise UsageError(f"every name for a patch of {path} is taken", names, ["rename one of them, in the lock too"])
 
 
-def rendered(name: str, old: bytes, body: str, today: date) -> bytes:
-    """The patch file `name`, which holds `old`, with another diff; its header stays, Last-Update aside."""
-    fields = parse(name, old, draft=True).header
-    return _encoded(_header({**fields, "Last-Update": today.isoformat()}) + body)
+def rendered(old: bytes, body: str, today: date) -> bytes:
+    """The patch file that holds `old` with another diff, and with Last-Update moved; all else of its header stays."""
+    header = old.decode().partition("\ndiff --git ")[0]
+    header = re.sub(r"^Last-Update: .*$", f"Last-Update: {today.isoformat()}", header, flags=re.MULTILINE)
+    return _encoded(f"{header}\n{body}")
 
 
 def _header(fields: Mapping[str, str]) -> str:

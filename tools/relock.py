@@ -74,9 +74,7 @@ def relock(
         there = {path.rpartition("/")[2]: path for path in found.files if path.rpartition("/")[0] == folder}
         table = document["components"][name]
         if "files" not in table:
-            short = tomlkit.array().multiline(True)
-            short.extend(sorted(there))
-            _set(table, "files", short)
+            _set_names(table, sorted(there))
         # Chosen once, they stay: what is new upstream comes in by `rebase`.
         files |= {there[short]: found.files[there[short]] for short in table["files"] if short in there}
         gone += [f"gone: {folder}/{short}" for short in table["files"] if short not in there]
@@ -147,9 +145,7 @@ def moved(text: str, lock: Lock, move: Move, patches: Mapping[str, bytes], progr
     for key in ("url", "branch", "commit", "date"):
         _set(document["pin"], key, getattr(move.pin, key))
     for name, paths in move.components.items():
-        short = tomlkit.array().multiline(True)
-        short.extend(sorted(path.rpartition("/")[2] for path in paths))
-        _set(document["components"][name], "files", short)
+        _set_names(document["components"][name], sorted(path.rpartition("/")[2] for path in paths))
     _set_files(document, move.files)
     if any("baseline" not in table for table in document["files"]):
         _lock_baseline(
@@ -165,7 +161,10 @@ def moved(text: str, lock: Lock, move: Move, patches: Mapping[str, bytes], progr
     entries = document.get("patches", [])
     for at in reversed(range(len(entries))):
         if entries[at]["file"] not in patches:
+            behind = _taken_from_behind(entries[at]) if isinstance(entries, AoT) else []
             del entries[at]
+            for item in behind if at else ():
+                entries[at - 1].add(item)
     with Scratch() as scratch:
         for entry in entries:
             data = patches[entry["file"]]
@@ -246,33 +245,47 @@ def _set(table: Any, key: str, value: Any) -> None:
 
 
 def _set_files(document: Any, files: Mapping[str, bytes]) -> None:
-    """One [[files]] table for each of `files`. Comments in them stay as long as the paths do."""
+    """One [[files]] table for each of `files`, in order. Those of paths that were there stay, comments included."""
     old = document.get("files")
-    tables = list(old) if isinstance(old, AoT) else []
-    said = {table.get("path"): {key: table[key] for key in _OF_BASELINE if key in table} for table in tables}
-    same = [table.get("path") for table in tables] == sorted(files)
-    kept = {str(table.get("path")): table for table in tables}
-    if not same:
-        tables = [tomlkit.table() for _ in files]
-    for table, path in zip(tables, sorted(files), strict=True):
+    tables = {str(table.get("path")): table for table in old} if isinstance(old, AoT) else {}
+    paths = sorted(files)
+    same = list(tables) == paths
+    # What stands behind a table is on what follows: behind the last, on what follows them all.
+    behind = _taken_from_behind(old[-1]) if tables and not same else []
+    tables = {path: tables.get(path) or tomlkit.table() for path in paths}
+    for path, table in tables.items():
         _set(table, "path", path)
         _set(table, "sha256", sha256(files[path]))
         _set(table, "blob", blob_id(files[path]))
-        # They tell of the path at the baseline, wherever the pin is.
-        for key in ("baseline", "baseline_sha256"):
-            if path in kept and key in kept[path]:
-                _set(table, key, kept[path][key])
-        for key, value in said.get(path, {}).items():
-            _set(table, key, value)
     if not same:
-        if isinstance(old, AoT) and tables:
-            # What stands behind the last table is on what follows.
-            behind = list(takewhile(lambda entry: entry[0] is None, reversed(old[-1].value.body)))
-            for _, item in reversed(behind):
-                tables[-1].add(item)
+        for item in behind:
+            tables[paths[-1]].add(item)
         document["files"] = tomlkit.aot()
-        for table in tables:
+        for table in tables.values():
             document["files"].append(table)
+
+
+def _taken_from_behind(table: Any) -> list[Any]:
+    """The comments and blank lines behind the last key of `table`, which loses them."""
+    body = table.value.body
+    found = [item for _, item in takewhile(lambda entry: entry[0] is None, reversed(body))]
+    del body[len(body) - len(found) :]
+    return found[::-1]
+
+
+def _set_names(table: Any, names: Sequence[str]) -> None:
+    """The list `files` of a component; what stays in it keeps its place and its comment."""
+    if "files" not in table:
+        short = tomlkit.array().multiline(True)
+        short.extend(names)
+        _set(table, "files", short)
+        return
+    array = table["files"]
+    for name in [name for name in array if name not in names]:
+        array.remove(name)
+    for name in names:
+        if name not in array:
+            array.insert(sum(other < name for other in array), name)
 
 
 def _lock_baseline(document: Any, pin: tuple[str, str], folders: Iterable[str], progress: Progress) -> Iterable[bytes]:

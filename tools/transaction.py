@@ -23,7 +23,7 @@ BUILD = "build"
 _JOURNAL = "journal"
 _PLAN = "plan.json"
 # Folders that only a killed run leaves behind.
-STRAY = ".tmp-"
+STRAY = ".dsu-patches-tmp-"
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def project_lock(root: Path) -> Iterator[None]:
         with locked(build):
             _finish(root)
             for stray in build.glob(f"{STRAY}*"):
-                shutil.rmtree(stray)
+                shutil.rmtree(stray, ignore_errors=True)
             yield
     finally:
         # As long as it is empty.
@@ -95,6 +95,8 @@ def _finish(root: Path) -> list[str]:
     except FileNotFoundError:
         return []
     entries = [(root / entry["path"], entry["before"], entry["after"], entry["staged"]) for entry in plan["files"]]
+    # A tree that was removed since has no manifest to write.
+    entries = [entry for entry in entries if entry[0].parent.is_dir()]
     # A later edit is somebody's work: neither overwritten nor mixed with ours.
     changed = [str(path) for path, before, after, _ in entries if digest(path) not in (before, after)]
     if changed:

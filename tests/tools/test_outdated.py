@@ -107,3 +107,41 @@ def test_a_file_that_left_its_component_is_gone_with_a_note(project: Project) ->
         "now": None,
         "note": "moved to lib/extra.py, outside every component",
     }
+
+
+def test_a_pin_ahead_of_its_branch_is_said(project: Project) -> None:
+    project.advance({EXTRA: b"x = 1\n"})
+    project.run("rebase", "main")
+    git("reset", "-q", "--hard", "HEAD~1", cwd=project.upstream)
+    report = project.json("outdated", code=1)
+    assert (report["ahead"], report["diverged"], report["commits"]) == (True, False, [])
+
+
+def test_a_subject_of_any_letters_is_shown_and_harmless(project: Project) -> None:
+    project.advance({EXTRA: b"x = 1\n"}, "A \x01 bell \x07 and \x1b[31m red")
+    [commit] = project.json("outdated", code=1)["commits"]
+    assert commit["subject"] == "A ? bell ? and ?[31m red"
+    assert commit["touches"] == [EXTRA]
+
+
+def test_a_configuration_against_bare_repositories_is_no_matter(project: Project, tmp_path: Path) -> None:
+    project.advance({EXTRA: b"x = 1\n"})
+    (tmp_path / "config").write_text("[safe]\n\tbareRepository = explicit\n")
+    project.env["GIT_CONFIG_GLOBAL"] = str(tmp_path / "config")
+    assert len(project.json("outdated", code=1)["commits"]) == 1
+
+
+def test_a_shallow_copy_tells_what_it_has(project: Project, tmp_path: Path) -> None:
+    project.advance({EXTRA: b"x = 1\n"})
+    tip = project.advance({EXTRA: b"x = 2\n"})
+    git("clone", "-q", "--depth=1", project.upstream.as_uri(), tmp_path / "shallow", cwd=tmp_path)
+    report = project.json("outdated", "--upstream", tmp_path / "shallow", code=1)
+    assert report["newest"]["commit"] == tip
+    assert {patch["outcome"] for patch in report["patches"]} == {"clean"}
+
+
+def test_a_file_too_deep_for_python_is_no_traceback(project: Project) -> None:
+    project.advance({NET: b"x = " + b"-" * 200_000 + b"1\n" + FILES[NET]})
+    report = project.json("outdated", code=1)
+    assert "merged" in {patch["outcome"] for patch in report["patches"]}
+    project.run("rebase", "main")

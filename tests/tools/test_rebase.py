@@ -11,7 +11,7 @@ import pytest
 
 from tests.tools.conftest import EDITED, FILES, Project, git, make_project, snapshot, write
 from tests.tools.test_transaction import killed
-from tools.carry import lost_lines, markers
+from tools.carry import accounted, markers
 from tools.lock import load
 
 CORE, NET, EXTRA, NEW = (
@@ -110,15 +110,18 @@ def test_new_files_are_listed_and_taken_up_when_asked(project: Project) -> None:
     tip = project.advance({NEW: b"NEW = 1\n"})
     assert re.search(rf"{NEW} +new upstream +ADD= takes it up", project.run("rebase", "main", "--dry-run").stdout)
     assert "ther.py is nothing to add" in project.run("rebase", "main", "--add", "ther.py", code=2).stderr
+    assert project.json("rebase", "main", "--dry-run")["new_files"] == [NEW]
     project.run("rebase", "main", "--add", "new.py")
     in_order(project)
     assert (project.tree / NEW).read_bytes() == b"NEW = 1\n"
-    # Whoever does not take one up is not asked again.
+    # Whoever does not take one up is not asked again, and may still do so.
     project.run("rebase", project.commit, "--drop", NEW)
     project.run("rebase", tip)
-    project.advance({"README": b"hello\n"})
+    newer = project.advance({"README": b"hello\n"})
     assert project.json("rebase", "main")["new_files"] == []
     assert NEW not in project.lock.read_text(encoding="utf-8")
+    assert f"{NEW}  taken up" in project.run("rebase", newer, "--add", NEW).stdout
+    in_order(project)
 
 
 @pytest.mark.parametrize("name", ["main", "v2", "light", "{commit}", "{short}"])
@@ -277,6 +280,40 @@ def test_a_second_rebase_refuses_and_abort_forgets_the_first(stopped: Project) -
     stopped.run("rebase", "main", code=3)
 
 
+def test_a_refresh_waits_for_the_rebase(stopped: Project) -> None:
+    before = snapshot(stopped.root)
+    assert "a rebase is under way" in stopped.run("refresh", code=2).stderr
+    assert snapshot(stopped.root) == before
+
+
+def test_a_file_to_resolve_that_was_lost_begins_anew(stopped: Project) -> None:
+    first = to_resolve(stopped).read_bytes()
+    to_resolve(stopped).unlink()
+    assert "conflict in models/beta/net.py" in stopped.run("rebase-continue", code=3).stderr
+    assert to_resolve(stopped).read_bytes() == first
+
+
+def test_a_resolution_that_is_not_utf8_is_named(stopped: Project) -> None:
+    to_resolve(stopped).write_bytes(EDITED[NET] + b"# \xff\n")
+    done = stopped.run("rebase-continue", code=3)
+    assert "patches/net.patch: the result is not UTF-8" in done.stderr
+    assert f"edit build/rebase/resolve/{NET}" in done.stderr
+
+
+def test_a_resolution_with_upstreams_line_elsewhere_says_so(project: Project) -> None:
+    base = b"def a(x):\n    y = 1\n    return x\n\n\ndef b(x):\n    return x\n"
+    project.advance({NET: base})
+    project.run("rebase", "main", "--drop", "net.patch")
+    project.run("vendor")
+    write(project.tree, {NET: base.replace(b"y = 1", b"x = fix(x)")})
+    project.run("refresh", "--adopt", NET, "--description", "Fix.")
+    project.advance({NET: base.replace(b"y = 1", b"y = 2").replace(b"b(x):\n", b"b(x):\n    x = fix(x)\n")})
+    project.run("rebase", "main", code=3)
+    to_resolve(project).write_bytes(base.replace(b"y = 1", b"z = 3").replace(b"b(x):\n", b"b(x):\n    x = fix(x)\n"))
+    done = project.run("rebase-continue")
+    assert "patches/net.patch: upstream has such a line now: x = fix(x)" in done.stderr
+
+
 def test_a_lock_changed_in_between_is_not_overwritten(stopped: Project) -> None:
     stopped.lock.write_text(stopped.lock.read_text(encoding="utf-8") + "# mine\n", encoding="utf-8")
     before = ours(stopped)
@@ -323,6 +360,90 @@ def test_a_file_that_is_gone_takes_its_patch_along_only_when_told(project: Proje
         "models/beta/__init__.py",
         "models/beta/other.py",
     ]
+
+
+def test_a_component_that_has_nothing_left_is_a_problem_of_its_own(project: Project) -> None:
+    project.advance({NET: None, "models/beta/__init__.py": None, "models/gamma/net.py": b"x = 1\n"})
+    done = project.run("rebase", "main", "--drop", "net.patch", "--drop", "beta/__init__.py", code=3)
+    assert "models/beta: none of its files is left" in done.stderr
+    assert "make rebase-abort" in done.stderr
+
+
+def test_what_upstream_has_made_binary_cannot_be_merged(project: Project) -> None:
+    project.advance({NET: b"\0\1\2" * 50})
+    done = project.run("rebase", "main", code=3)
+    assert "patches/net.patch: models/beta/net.py cannot be merged, git takes it for no text" in done.stderr
+    assert "cannot be merged" in project.run("rebase-status").stdout
+    project.run("rebase-continue", "--drop", "net.patch")
+    in_order(project)
+
+
+def test_a_patched_file_renamed_while_another_looks_more_like_it_keeps_its_patch(project: Project) -> None:
+    """Two pairs of renames, of which git's own merge of whole trees takes the wrong ones."""
+    long = b"".join(b"ONE_%d = %d\n" % (number, number) for number in range(20)) + FILES[NET]
+    other = long.replace(b"ONE_0", b"TWO_0")
+    project.advance({NET: long, EXTRA: other})
+    project.run("rebase", "main")
+    # The one without a patch moves as it is, to a place that looks more like the other than the other's own does.
+    renamed = {"models/alpha/x.py": other, "models/beta/y.py": long.replace(b"ONE_1", b"THREE_1")}
+    project.advance({NET: None, EXTRA: None, **renamed})
+    done = project.run("rebase", "main")
+    assert "now models/beta/y.py" in done.stdout
+    in_order(project)
+    assert b"math.pi" in (project.tree / "models/beta/y.py").read_bytes()
+
+
+def test_names_with_blanks_can_be_dropped(tmp_path: Path) -> None:
+    project = make_project(tmp_path, {**FILES, "models/alpha/a b.py": b"x = 1\n"})
+    project.advance({"models/alpha/a b.py": None})
+    assert 'DROP="models/alpha/a b.py"' in project.run("rebase", "main", code=3).stderr
+    project.run("rebase-continue", "--drop", "models/alpha/a b.py")
+    in_order(project)
+
+
+def test_offline_asks_no_network(project: Project) -> None:
+    project.run("vendor")
+    project.advance({EXTRA: b"x = 1\n"})
+    done = project.run("rebase", "main", "--url", "http://127.0.0.1:9/x.git", "--offline", code=5)
+    assert "is not asked, offline" in done.stderr
+    project.run("rebase", "main", "--offline")
+
+
+def test_the_id_of_an_annotated_tag_is_as_good_as_its_name(project: Project) -> None:
+    tip = project.advance({EXTRA: b"x = 1\n"})
+    git("tag", "-a", "v2", "-m", "two", cwd=project.upstream)
+    project.run("rebase", git("rev-parse", "v2", cwd=project.upstream).strip())
+    assert load(project.root).pin.commit == tip
+
+
+def test_another_branch_at_the_same_commit_becomes_the_one_to_follow(project: Project) -> None:
+    git("branch", "dev", cwd=project.upstream)
+    project.run("rebase", "dev")
+    assert load(project.root).pin.branch == "dev"
+
+
+def test_choices_are_heard_even_with_nothing_to_do(project: Project) -> None:
+    assert "nonsense.py is nothing to add" in project.run("rebase", "main", "--add", "nonsense.py", code=2).stderr
+    report = project.json("rebase", "main")
+    assert (report["finished"], report["changed"], report["written"]) == (True, False, [])
+    assert report["from"] == report["to"]
+
+
+def test_comments_in_the_lock_stay(project: Project) -> None:
+    text = project.lock.read_text(encoding="utf-8")
+    text = text.replace('    "core.py",', '    "core.py",  # the heart')
+    text = text.replace('[[files]]\npath = "models/alpha/core.py"', '[[files]]\n# ours\npath = "models/alpha/core.py"')
+    text = text.replace(
+        '[[patches]]\nfile = "patches/net.patch"', '# The second.\n[[patches]]\nfile = "patches/net.patch"'
+    )
+    assert text.count("#") == 4
+    project.lock.write_text(text, encoding="utf-8")
+    project.advance({EXTRA: None, "models/alpha/new.py": b"x = 1\n"})
+    project.run("rebase", "main", "--drop", EXTRA, "--add", "new.py")
+    now = project.lock.read_text(encoding="utf-8")
+    for comment in ("# the heart", "# ours", '# The second.\n[[patches]]\nfile = "patches/net.patch"'):
+        assert comment in now
+    in_order(project)
 
 
 def test_what_upstream_has_taken_over_is_offered_to_be_dropped(project: Project) -> None:
@@ -455,14 +576,6 @@ def test_ctrl_c_ends_it_in_one_line(project: Project) -> None:
     assert not (project.root / "build").exists()
 
 
-def test_an_old_git_is_told_so(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tools.__main__ import main
-
-    project.advance({NET: MERGES})
-    monkeypatch.setattr("tools.history._OLDEST_GIT", (99, 0))
-    assert main(["--root", str(project.root), "--store", str(project.store), "rebase", "main"]) == 2
-
-
 @pytest.mark.parametrize(
     ("base", "old", "new", "result", "lost"),
     [
@@ -476,6 +589,7 @@ def test_an_old_git_is_told_so(project: Project, monkeypatch: pytest.MonkeyPatch
         # Only moved.
         ("x\nb\n", "b\nx\n", "x\nb\nc\n", "b\nc\n", ["x"]),
         ("x\nb\n", "b\nx\n", "x\nb\nc\n", "b\nx\nc\n", []),
+        ("x\nx\nb\n", "x\nb\nx\n", "x\nx\nb\nc\n", "x\nb\nc\n", ["x"]),
         # Another indentation is another line.
         ("a\n", "a\n  x\n", "a\nb\n", "a\nx\nb\n", ["  x"]),
         # Blanks have nothing to lose.
@@ -484,7 +598,12 @@ def test_an_old_git_is_told_so(project: Project, monkeypatch: pytest.MonkeyPatch
 )
 def test_every_added_line_is_accounted_for(base: str, old: str, new: str, result: str, lost: list[str]) -> None:
     added = [line for line in old.split("\n") if old.split("\n").count(line) >= base.split("\n").count(line)]
-    assert list(lost_lines(added, *(text.encode() for text in (base, old, new, result)))) == lost
+    assert list(accounted(added, *(text.encode() for text in (base, old, new, result)))[0]) == lost
+
+
+def test_a_line_that_upstream_brings_itself_is_said_to_be_taken_over() -> None:
+    assert accounted(["x"], b"a\nb\n", b"a\nx\nb\n", b"x\na\nb\n", b"x\na\nb\n") == ((), ("x",))
+    assert accounted(["x"], b"a\nb\n", b"a\nx\nb\n", b"x\na\nb\n", b"x\na\nx\nb\n") == ((), ())
 
 
 def test_markers_that_were_meant_are_none() -> None:
@@ -493,12 +612,3 @@ def test_markers_that_were_meant_are_none() -> None:
     assert markers(title, []) == [2]
     assert markers(b"a\n<<<<<<< upstream\nb\n||||||| 1\n=======\nc\n>>>>>>> p\n", [title]) == [2, 4, 7]
     assert markers(b"a\n<<<<<<< upstream\r\n=======\r\n", []) == [2, 3]
-
-
-def test_a_component_that_lost_all_its_files_is_said(tmp_path: Path) -> None:
-    files = {"models/alpha/core.py": FILES[CORE], "models/beta/net.py": FILES[NET]}
-    project = make_project(tmp_path, files, {})
-    project.advance({"models/beta/net.py": None})
-    before = ours(project)
-    project.run("rebase", "main", "--drop", "net.py", code=2)
-    assert ours(project) == before

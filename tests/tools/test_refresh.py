@@ -285,3 +285,61 @@ def test_another_tree_can_be_refreshed_without_a_network(vendored: Project, tmp_
     (tmp_path / "elsewhere" / NET).write_bytes(BETTER)
     vendored.run("refresh", "--dest", tmp_path / "elsewhere", "--offline")
     assert b"+    return math.pi * r**2\n" in patches(vendored)["net.patch"]
+
+
+def test_a_tree_of_another_pin_or_patch_is_refused(project: Project) -> None:
+    """Or its refresh would take back what upstream, or somebody else, has changed since."""
+    project.run("vendor")
+    project.advance({NET: b"# Theirs.\n" + FILES[NET]})
+    project.run("rebase", "main")
+    before = state(project)
+    done = project.run("refresh", code=1)
+    assert f"{NET}: made of another version of upstream's" in done.stderr
+    assert "next: make vendor" in done.stderr
+    project.run("vendor")
+    old = snapshot(project.tree)
+    write(project.tree, {NET: b"# Theirs.\n" + BETTER})
+    project.run("refresh")
+    assert state(project) != before
+    before = state(project)
+    for path, (data, _) in old.items():
+        (project.tree / path).write_bytes(data)
+    assert f"{NET}: made with another version of its patch" in project.run("refresh", code=1).stderr
+    assert state(project) == before
+
+
+def test_a_tree_without_a_manifest_is_refused(vendored: Project) -> None:
+    (vendored.tree / "PROVENANCE.json").unlink()
+    assert "PROVENANCE.json says nothing of it" in vendored.run("refresh", code=1).stderr
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_a_link_is_not_followed(what: str, vendored: Project, tmp_path: Path) -> None:
+    before = state(vendored)
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "net.py").write_bytes(b"SECRET = 1\n")
+    target = vendored.tree / NET if what == "file" else (vendored.tree / NET).parent
+    if what == "file":
+        target.unlink()
+        target.symlink_to(tmp_path / "secret" / "net.py")
+    else:
+        shutil.rmtree(target)
+        target.symlink_to(tmp_path / "secret")
+    done = vendored.run("refresh", code=None)
+    assert done.returncode in (1, 2)
+    assert state(vendored) == before
+
+
+def test_the_rest_of_the_header_stays_as_it_is_written(vendored: Project) -> None:
+    path = vendored.root / "patches" / "net.patch"
+    head, diff = path.read_text(encoding="utf-8").split("\ndiff --git", 1)
+    fields = head.splitlines()
+    path.write_text("\n".join([*reversed(fields), "---", ""]) + "\ndiff --git" + diff, encoding="utf-8")
+    vendored.run("lock")
+    vendored.run("vendor")
+    (vendored.tree / NET).write_bytes(BETTER)
+    vendored.run("refresh")
+    now = path.read_text(encoding="utf-8").split("\ndiff --git", 1)[0].splitlines()
+    assert [line for line in now if "Last-Update" not in line] == [
+        line for line in [*reversed(fields), "---"] if "Last-Update" not in line
+    ]

@@ -51,6 +51,7 @@ def refresh(
     Patches, lock, documents and the tree's manifest are written together, so that the tree verifies again. An edited
     file that has no patch yet is refused, unless --adopt names it.
     """
+    from tools.rebase_state import refuse_second
     from tools.refresh import Adopt
     from tools.refresh import refresh as run
 
@@ -61,6 +62,7 @@ def refresh(
     if not components:
         raise Drift(f"nothing is vendored in {tree}", next_steps=["make vendor"])
     with context.writing():
+        refuse_second(context.root)
         lock = context.lock
         components = list(lock.select(part.name for part in components))
         pinned = pinned_bytes(context, lock, [file for part in components for file in part.files], upstream, offline)

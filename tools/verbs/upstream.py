@@ -16,7 +16,6 @@ from tools.console import (
     with_json,
     with_offline,
     with_upstream,
-    words,
 )
 from tools.lock import Lock
 
@@ -48,6 +47,7 @@ def outdated(context: Context, upstream: str | None) -> int:
         "current": found.current,
         "pin": {"commit": lock.pin.commit, "date": lock.pin.date},
         "newest": {"commit": found.tip, "date": found.date, "branch": lock.pin.branch},
+        "ahead": found.ahead,
         "diverged": found.diverged,
         "commits": [
             {"commit": step.commit, "date": step.date, "subject": step.subject, "touches": sorted(ours & {*step.paths})}
@@ -61,6 +61,8 @@ def outdated(context: Context, upstream: str | None) -> int:
     lines = columns([("pin", pin), ("newest", f"{found.tip[:12]} of {found.date[:10]}, on {lock.pin.branch}")]).split(
         "\n"
     )
+    if found.ahead:
+        lines.append(f"the pin is ahead of {lock.pin.branch}")
     if found.diverged:
         lines.append(f"the pin is no longer part of {lock.pin.branch}: its history was rewritten")
     lines += ["", f"{len(found.steps)} commits between, * where a pinned file changes:"]
@@ -74,12 +76,8 @@ def outdated(context: Context, upstream: str | None) -> int:
     return context.report("outdated", body, "\n".join(lines), code=1)
 
 
-with_add = click.option(
-    "--add", multiple=True, callback=words, help="New files of a component to take up. [make: ADD=]"
-)
-with_drop = click.option(
-    "--drop", multiple=True, callback=words, help="Patches, or files that are gone, to do without. [make: DROP=]"
-)
+with_add = click.option("--add", multiple=True, help="New files of a component to take up. [make: ADD=]")
+with_drop = click.option("--drop", multiple=True, help="Patches, or files that are gone, to do without. [make: DROP=]")
 with_allow_loss = click.option(
     "--allow-loss", is_flag=True, help="Go on although added lines are lost. [make: ALLOW_LOSS=1]"
 )
@@ -102,8 +100,8 @@ def rebase(
     url: str | None,
     upstream: str | None,
     offline: bool,
-    add: list[str],
-    drop: list[str],
+    add: tuple[str, ...],
+    drop: tuple[str, ...],
     allow_loss: bool,
     dry_run: bool,
 ) -> None:
@@ -120,21 +118,24 @@ def rebase(
         refuse_second(context.root)
         lock = context.lock
         pinned = pinned_bytes(context, lock, lock.files, None if url else upstream, offline)
-        found = begin(context.root, lock, to, url, upstream, pinned, context.progress)
-        if found is None:
-            text = f"nothing to do: the pin is at {lock.pin.commit[:12]}"
-            context.report("rebase", {"finished": True, "changed": False, "dry_run": dry_run}, text)
-            return
+        found = begin(context.root, lock, to, url, upstream, pinned, context.progress, offline=offline)
         found = chosen(found, add, drop, allow_loss)
+        if found.nothing_to_do:
+            text = f"nothing to do: the pin is at {lock.pin.commit[:12]}"
+            body = {**_as_json(found, finished=True, dry_run=dry_run), "changed": False, "written": [], "removed": []}
+            context.report("rebase", body, text)
+            return
         if left := problems(found):
             if dry_run:
-                then = [f"make rebase TO={to}{f' URL={url}' if url else ''}, to resolve that"]
+                given = {"URL": url, "UPSTREAM": upstream, "ADD": " ".join(add), "DROP": " ".join(drop)}
+                options = "".join(f' {name}="{value}"' for name, value in given.items() if value)
+                then = [f"make rebase TO={to}{options}, to resolve that"]
             else:
                 save(context.root, found)
                 then = steps(left)
-            click.echo(_survey_as_text(found.survey), err=True)
+            click.echo(_survey_as_text(found), err=True)
             raise ReportedError(undecided(left, then), _as_json(found, dry_run=dry_run))
-        _finish(context, lock, found, dry_run=dry_run)
+        _finish(context, "rebase", lock, found, dry_run=dry_run)
 
 
 @click.command("rebase-continue")
@@ -143,7 +144,7 @@ def rebase(
 @with_allow_loss
 @with_json
 @pass_context
-def rebase_continue(context: Context, add: list[str], drop: list[str], allow_loss: bool) -> None:
+def rebase_continue(context: Context, add: tuple[str, ...], drop: tuple[str, ...], allow_loss: bool) -> None:
     """Go on with a rebase that stopped, once its files are resolved and its choices made.
 
     The files to resolve lie in build/rebase/resolve. Choices are remembered from one run to the next.
@@ -159,7 +160,7 @@ def rebase_continue(context: Context, add: list[str], drop: list[str], allow_los
         remember(context.root, found)
         if left := problems(found):
             raise ReportedError(undecided(left, steps(left)), _as_json(found))
-        _finish(context, lock, found)
+        _finish(context, "rebase-continue", lock, found)
 
 
 @click.command("rebase-status")
@@ -176,7 +177,7 @@ def rebase_status(context: Context) -> None:
         return
     found = resume(context.root)
     left = problems(found)
-    lines = [f"from {_commit(found.old)} to {_commit(found.new)}", "", _survey_as_text(found.survey), ""]
+    lines = [f"from {_commit(found.old)} to {_commit(found.new)}", "", _survey_as_text(found), ""]
     lines += ["to decide:", *listed(left)] if left else ["nothing is left to decide"]
     lines += [f"next: {step}" for step in steps(left)]
     context.report("rebase-status", {"under_way": True, **_as_json(found)}, "\n".join(lines))
@@ -194,22 +195,24 @@ def rebase_abort(context: Context) -> None:
     context.report("rebase-abort", {}, "forgotten; patches and lock stand as they stood before")
 
 
-def _finish(context: Context, lock: Lock, found: "Rebase", *, dry_run: bool = False) -> None:
+def _finish(context: Context, verb: str, lock: Lock, found: "Rebase", *, dry_run: bool = False) -> None:
     from tools.rebase import finish
 
     context.progress.line("building and verifying a tree from the new patches")
     done = finish(
         context.root, lock, found, verb_lines(), context.store, context.progress, date.today(), dry_run=dry_run
     )
-    verb = "would write" if dry_run else "written"
-    lines = [_survey_as_text(found.survey), ""]
-    lines += [f"{verb}: {name}" for name in done.written]
+    for patch in found.survey.patches:
+        for line in patch.taken_over if patch.file not in found.dropped_patches else ():
+            context.progress.line(f"{patch.file}: upstream has such a line now: {line.strip()}")
+    lines = [_survey_as_text(found), ""]
+    lines += [f"{'would write' if dry_run else 'written'}: {name}" for name in done.written]
     lines += [f"{'would remove' if dry_run else 'removed'}: {name}" for name in done.removed]
     lines.append(f"the pin {'would be' if dry_run else 'is'} {_commit(found.new)}")
     if not dry_run:
         lines.append("next: make vendor test")
     body = {"changed": not dry_run, "written": list(done.written), "removed": list(done.removed)}
-    context.report("rebase", {**_as_json(found, finished=True, dry_run=dry_run), **body}, "\n".join(lines))
+    context.report(verb, {**_as_json(found, finished=True, dry_run=dry_run), **body}, "\n".join(lines))
 
 
 def _commit(pin: Any) -> str:
@@ -225,6 +228,7 @@ def _survey_as_json(survey: "Survey") -> dict[str, Any]:
                 "outcome": patch.outcome,
                 "path": patch.path,
                 "lost": list(patch.lost),
+                "taken_over": list(patch.taken_over),
                 "note": patch.note,
             }
             for patch in survey.patches
@@ -251,7 +255,11 @@ def _as_json(found: "Rebase", **more: Any) -> dict[str, Any]:
     }
 
 
-def _survey_as_text(survey: "Survey") -> str:
+def _survey_as_text(found: "Survey | Rebase") -> str:
+    from tools.carry import Survey
+
+    survey = found if isinstance(found, Survey) else found.survey
+    added = frozenset() if isinstance(found, Survey) else found.choices.add
     meanings = {
         "clean": "applies as it is",
         "merged": "merges cleanly",
@@ -267,7 +275,8 @@ def _survey_as_text(survey: "Survey") -> str:
         for file in survey.files
         if file.outcome != "same"
     ]
-    rows += [(path, "new upstream", "ADD= takes it up") for path in survey.added]
+    rows += [(path, "new upstream", "ADD= takes it up") for path in survey.added if path not in added]
+    rows += [(path, "taken up", "") for path in sorted(added)]
     same = sum(file.outcome == "same" for file in survey.files)
     return "\n".join([*([columns(rows)] if rows else []), f"{same} of {len(survey.files)} pinned files are the same"])
 
