@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from tools import results
 from tools.apply import read_patches
 from tools.errors import EXIT_CODES, UsageError
 from tools.lock import IndexSpec, Lock
@@ -36,6 +37,7 @@ def parts(root: Path, lock: Lock, verbs: Sequence[tuple[str, str]]) -> dict[str,
         "files": lambda: _files(lock),
         "patches": lambda: _patches(root, lock),
         "index": lambda: _index(lock),
+        "versions": lambda: results.text(results.read(root), lock.tree_sha256, table),
     }
 
 
