@@ -37,7 +37,7 @@ class Result:
 
 def file_name(torch: str, python: str) -> str:
     """Where the results for these versions lie: one file for each torch and each minor Python."""
-    return f"torch-{torch.partition('+')[0]}-python-{'.'.join(python.split('.')[:2])}.json"
+    return f"torch-{torch.partition('+')[0]}-python{'.'.join(python.split('.')[:2])}.json"
 
 
 def read(root: Path) -> list[Result]:
