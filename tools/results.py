@@ -1,7 +1,7 @@
 """What test runs on several versions of torch gave: the files in tests/results/, and the table made of them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def read(root: Path) -> list[Result]:
     return sorted(found, key=lambda result: result.order)
 
 
-def text(results: list[Result], tree: str, table: Any) -> str:
+def text(results: list[Result], tree: str, table: Callable[[Sequence[str], Sequence[Sequence[object]]], str]) -> str:
     """The results as Markdown: a table, then what was skipped and what failed. tree: the hash of today's tree.
 
     table: (head, rows) to Markdown.
@@ -72,11 +72,12 @@ def text(results: list[Result], tree: str, table: Any) -> str:
             result.passed,
             result.skipped,
             result.failed,
+            ", ".join(f"{count} {marker}" for marker, count in result.left_out.items()) or 0,
             "these" if result.tree == tree else f"**others**, of {result.date}",
         )
         for result in results
     ]
-    out = str(table(("torch", "Python", "NumPy", "on", "passed", "skipped", "failed", "patches"), rows))
+    out = table(("torch", "Python", "NumPy", "on", "passed", "skipped", "failed", "left out", "patches"), rows)
     for word, groups in (("Skipped", "skips"), ("Failed", "failures")):
         lines = _reasons(results, groups)
         if lines:
@@ -86,13 +87,17 @@ def text(results: list[Result], tree: str, table: Any) -> str:
 
 def _reasons(results: list[Result], groups: str) -> list[str]:
     """A line a reason: on which versions, and which tests."""
-    versions: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    found: dict[tuple[str, tuple[str, ...]], dict[str, list[str]]] = {}
     for result in results:
+        torch, python = result.torch.partition("+")[0], ".".join(result.python.split(".")[:2])
         for reason, tests in getattr(result, groups).items():
             names = tuple(f"`{name.partition('::')[2]}`" + (f" ({n})" if n > 1 else "") for name, n in tests.items())
-            python = ".".join(result.python.split(".")[:2])
-            versions.setdefault((reason, names), []).append(f"{result.torch.partition('+')[0]} (Python {python})")
-    return [f"{', '.join(on)}: {reason}: {', '.join(names)}" for (reason, names), on in versions.items()]
+            found.setdefault((reason, names), {}).setdefault(torch, []).append(python)
+    lines = []
+    for (reason, names), versions in found.items():
+        where = "; ".join(f"{torch} on Python {' and '.join(on)}" for torch, on in versions.items())
+        lines.append(f"{where}: {reason}: {', '.join(names)}")
+    return lines
 
 
 def _numbers(version: str) -> list[int]:

@@ -76,14 +76,15 @@ def frozen(trees: Trees, tmp_path_factory: pytest.TempPathFactory) -> Frozen:
     (place / "extra/sageattention").mkdir(parents=True)
     (place / "extra/sageattention/__init__.py").write_text(SAGE, encoding="utf-8")
     env = {**os.environ, "PYTHONPATH": str(place / "extra")}
-    subprocess.run(
+    built = subprocess.run(
         [sys.executable, HERE / "build.py", trees.patched, place / "build"],
         env=env,
         capture_output=True,
         text=True,
         timeout=280,
-        check=True,
+        check=False,
     )
+    assert built.returncode == 0, built.stderr
     (place / "build").rename(place / "elsewhere")
     env["PYTHONPATH"] = str(trees.patched)
     plain, _ = one_line([sys.executable, str(HERE / "program.py"), *names], env, place)
@@ -103,7 +104,8 @@ def test_no_source_is_in_it_and_none_is_found(frozen: Frozen) -> None:
     assert any(name.startswith("lib/models/") and name.endswith("/scnet.pyc") for name in files)
     assert [name for name in files if name.endswith(".py")] == []
     for path in frozen.folder.rglob("*.zip"):
-        assert [name for name in ZipFile(path).namelist() if name.endswith(".py")] == []
+        ours = [name for name in ZipFile(path).namelist() if name.startswith(("torch/", "models/"))]
+        assert [name for name in ours if name.endswith(".py")] == []
     assert frozen.report["with_source"] == []
     # So that the line above could fail.
     assert {"torch.nn.functional", "models.scnet.scnet"} <= {*frozen.plain["with_source"]}

@@ -53,9 +53,9 @@ def test_versions_are_in_their_order_with_what_was_skipped_and_what_failed(tmp_p
         ["| 2.10.0", "3.10.13", "1.26.4"],
         ["| 2.10.0", "3.11.7", "1.26.4"],
     ]
-    assert "| Linux x86_64, CPU, a note | 10 | 2 | 1 | these |" in said
-    assert "- 2.2.2 (Python 3.11), 2.10.0 (Python 3.10), 2.10.0 (Python 3.11): no such thing: `test_x` (2)\n" in said
-    assert "- 2.10.0 (Python 3.11): Boom: `test_y`\n" in said
+    assert "| Linux x86_64, CPU, a note | 10 | 2 | 1 | 3 cuda | these |" in said
+    assert "- 2.2.2 on Python 3.11; 2.10.0 on Python 3.10 and 3.11: no such thing: `test_x` (2)\n" in said
+    assert "- 2.10.0 on Python 3.11: Boom: `test_y`\n" in said
 
 
 def test_results_of_other_patches_say_so(vendored: Project) -> None:
