@@ -8,7 +8,8 @@ has to do and to include for these models:
   error, sources of its overloads that it cannot retrieve, matters to TorchScript alone.
 - librosa, which `mel_band_roformer.py` and with it the package `models.bs_roformer` imports, finds its parts by reading
   the `.pyi` files beside its modules: include them (`build.py`). It brings numba and llvmlite.
-- beartype, einops, rotary_embedding_torch and the patched files need nothing.
+- beartype, einops, rotary_embedding_torch and the patched files need nothing. Only the experimental models import
+  hyper_connections.
 """
 
 import inspect
@@ -63,13 +64,39 @@ def bsroformer() -> nn.Module:
     )
 
 
+def mel_band_roformer() -> nn.Module:
+    from models.bs_roformer import MelBandRoformer
+
+    return MelBandRoformer(
+        dim=16,
+        depth=1,
+        stereo=True,
+        num_stems=2,
+        time_transformer_depth=1,
+        freq_transformer_depth=1,
+        heads=2,
+        dim_head=16,
+        flash_attn=True,
+        num_bands=16,
+        stft_n_fft=1024,
+        stft_hop_length=512,
+        stft_win_length=1024,
+        mask_estimator_depth=1,
+        mlp_expansion_factor=1,
+    )
+
+
 def scnet() -> nn.Module:
     from models.scnet import SCNet
 
     return SCNet(sources=["a", "b"], dims=[4, 8, 16], nfft=512, hop_size=256, win_size=512, num_dplayer=2)
 
 
-MODELS: dict[str, Callable[[], nn.Module]] = {"BSRoformer": bsroformer, "SCNet": scnet}
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "BSRoformer": bsroformer,
+    "MelBandRoformer": mel_band_roformer,
+    "SCNet": scnet,
+}
 
 
 def run(name: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ assert trees  # a fixture
 pytestmark = pytest.mark.frozen
 
 HERE = Path(__file__).parent
-MODELS = {"BSRoformer": "bs_roformer", "SCNet": "scnet"}
+MODELS = {"BSRoformer": "bs_roformer", "MelBandRoformer": "bs_roformer", "SCNet": "scnet"}
 # Stands in for a SageAttention that, as Triton does, reads the source of its own functions when it is imported.
 SAGE = (
     "import inspect\n\n\ndef sageattn(*_, **__):\n    raise AssertionError('called')\n\n\ninspect.getsource(sageattn)\n"
