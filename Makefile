@@ -88,6 +88,8 @@ $(VENV)/torch-%/ready: requirements/models.txt requirements/tools.txt
 	  hyper-connections==0.4.11 torch-einops-utils==0.2.0 >&2
 	@touch $@
 
+$(VENV)/test/ready $(VENV)/sage/ready $(VENV)/frozen/ready $(VENV)/bench/ready: requirements/test.txt requirements/models.txt
+
 # An environment is made anew when its requirements change, and counts only once it is complete.
 $(VENV)/%/ready: requirements/%.txt requirements/tools.txt
 	@echo "setting up $(VENV)/$*" >&2
