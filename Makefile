@@ -17,7 +17,7 @@ upstream := $(if $(UPSTREAM),--upstream "$(UPSTREAM)")
 choices := $(if $(ADD),--add "$(ADD)") $(if $(DROP),--drop "$(DROP)") $(if $(filter-out 0,$(ALLOW_LOSS)),--allow-loss)
 json := $(if $(filter-out 0,$(JSON)),--json)
 
-.PHONY: help vendor verify diff status clean audit refresh lock outdated rebase rebase-continue rebase-status rebase-abort docs check test test-sage test-torch bench distclean
+.PHONY: help vendor verify diff status clean audit refresh lock outdated rebase rebase-continue rebase-status rebase-abort docs check test test-sage test-torch test-frozen bench distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' Makefile | awk -F'@' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -80,10 +80,16 @@ test: $(VENV)/test/ready ## run the whole suite (ARGS= for pytest, REQUIRE_UPSTR
 test-sage: $(VENV)/sage/ready ## run the attention tests with the real SageAttention 1.0.6, no GPU needed
 	@$(VENV)/sage/bin/python -m pytest tests/models/test_sage_real.py tests/models/test_attend.py $(ARGS)
 
-test-torch: ## run the model tests on another torch (TORCH=2.2.2)
+# PYTHON= may be 3.10 here, the app's.
+torch-env = $(VENV)/torch-$(TORCH)-python$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+test-torch: ## run the model tests on another torch, and keep the results (TORCH=2.2.2 PYTHON=python3.10)
 	@test -n "$(TORCH)" || { echo "error: which torch?"; echo "next: make test-torch TORCH=2.2.2"; exit 2; } >&2
-	@$(MAKE) $(VENV)/torch-$(TORCH)/ready
-	@$(VENV)/torch-$(TORCH)/bin/python -m pytest tests/models $(ARGS)
+	@$(MAKE) $(torch-env)/ready
+	@$(torch-env)/bin/python -m pytest tests/models --results tests/results $(ARGS)
+
+test-frozen: $(VENV)/frozen/ready ## freeze a program with the models (cx_Freeze), and compare it with the plain one
+	@$(VENV)/frozen/bin/python -m pytest tests/frozen $(ARGS)
 
 bench: $(VENV)/bench/ready ## measure attention, SCNet, BSRoformer and vendoring; writes bench/results/
 	@$(VENV)/bench/bin/python -m bench $(ARGS)
@@ -97,12 +103,14 @@ $(VENV)/torch-%/ready: requirements/models.txt requirements/tools.txt
 	@echo "setting up $(VENV)/torch-$*, some gigabytes where the index has no CPU build" >&2
 	@rm -rf $(VENV)/torch-$*
 	@$(PYTHON) -m venv $(VENV)/torch-$*
-	@case "$*" in 2.[012].*) numpy='numpy<2';; *) numpy=numpy;; esac; \
-	$(VENV)/torch-$*/bin/python -m pip install -qq --disable-pip-version-check "torch==$*" "$$numpy" \
+	@case "$*" in 2.[012].*) numpy='numpy<2';; *) numpy=numpy;; esac; torch="$*"; \
+	$(VENV)/torch-$*/bin/python -m pip install -qq --disable-pip-version-check "torch==$${torch%-python*}" "$$numpy" \
 	  -r requirements/tools.txt -r requirements/models.txt >&2
 	@$(VENV)/torch-$*/bin/python -m pip install -qq --disable-pip-version-check --no-deps \
 	  hyper-connections==0.4.11 torch-einops-utils==0.2.0 >&2
 	@touch $@
+
+$(VENV)/test/ready $(VENV)/sage/ready $(VENV)/frozen/ready $(VENV)/bench/ready: requirements/test.txt requirements/models.txt
 
 # An environment is made anew when its requirements change, and counts only once it is complete.
 $(VENV)/%/ready: requirements/%.txt requirements/tools.txt

@@ -1,10 +1,18 @@
 """What both halves of the suite share: running the command line as a user does."""
 
+import importlib
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
+
+if not find_spec("tomllib"):
+    # The model tests run on Python 3.10, the app's, and read the lock there as well.
+    sys.modules["tomllib"] = importlib.import_module("tomli")
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,3 +30,49 @@ def run_tools(
         timeout=timeout,
         check=False,
     )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("results")
+    group.addoption("--results", metavar="FOLDER", type=Path, help="keep what this run of the model tests gave")
+    group.addoption("--results-note", metavar="TEXT", default="", help="what the results should say about this run")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if folder := config.getoption("--results"):
+        from tests.record import Recorder
+
+        config.pluginmanager.register(Recorder(folder, config.getoption("--results-note")))
+
+
+# Tests that need what few machines have are left out of a run, and named at its end, rather than skipped: a skip means
+# that upstream's files could not be had, or that this torch lacks what is tested. REQUIRE_UPSTREAM=1 wants none of the
+# former.
+CLOSING_LINES = pytest.StashKey[list[str]]()
+
+
+def without(marker: str) -> str | None:
+    """Why tests with `marker` cannot run here, or None."""
+    if marker == "cuda":
+        import torch
+
+        return None if torch.cuda.is_available() else "this machine has no NVIDIA GPU"
+    if marker == "sage" and not find_spec("sageattention"):
+        return "sageattention is not installed, `make test-sage` installs it"
+    if marker == "frozen" and not find_spec("cx_Freeze"):
+        return "cx_Freeze is not installed, `make test-frozen` installs it"
+    return None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    lines = config.stash.setdefault(CLOSING_LINES, [])
+    for marker in ("cuda", "sage", "frozen"):
+        if (marked := [item for item in items if item.get_closest_marker(marker)]) and (why := without(marker)):
+            items[:] = [item for item in items if item not in marked]
+            config.hook.pytest_deselected(items=marked)
+            lines.append(f"left out, {len(marked)} tests marked {marker}: {why}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in config.stash.get(CLOSING_LINES, []):
+        terminalreporter.write_line(line)

@@ -6,12 +6,14 @@ is `relock.py`'s job.
 
 import re
 import tomllib
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tools.errors import MalformedLock, UsageError
+from tools.hashes import sha256
 from tools.toml_lines import TomlLines
 from tools.wheels import UndoStep, parse_step
 
@@ -19,6 +21,8 @@ SCHEMA = 1
 LOCK_NAME = "upstream.lock"
 PATCH_DIR = "patches"
 ABSENT = "absent"
+# What Windows takes for a device, in any folder and before any extension.
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)
 _HOLE = re.compile(r"\{(?:commit|path)\}")
 
 
@@ -141,6 +145,11 @@ class Lock:
         patch = self.patch_for(file.path)
         return patch.result_sha256 if patch else file.sha256
 
+    @property
+    def tree_sha256(self) -> str:
+        """One hash for what a whole vendored tree holds."""
+        return sha256("".join(f"{self.expected_sha256(file)}  {file.path}\n" for file in self.files).encode())
+
     def select(self, names: Iterable[str]) -> tuple[Component, ...]:
         """The components called `names`, in lock order; all of them for no names.
 
@@ -178,7 +187,19 @@ def path_fault(path: str) -> str | None:
     # or a stream on Windows.
     if any(not char.isprintable() or char in '":' for char in path):
         return "has an invisible character, a quote or a colon"
+    # What Windows cannot write, or writes under another name.
+    if any(char in "<>|?*" for char in path):
+        return "has a character that Windows allows in no name"
+    if any(part.endswith((".", " ")) for part in parts):
+        return "has a part that ends with a dot or a blank"
+    if any(_DEVICE.fullmatch(part) for part in parts):
+        return "has a part that is a device on Windows"
     return None
+
+
+def _same_name(path: str) -> str:
+    """Equal for two paths that Windows or macOS takes for one."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
 class _Table:
@@ -260,9 +281,19 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self.lines = TomlLines(text)
         self.faults: list[tuple[int, str]] = []
+        self.spelled: dict[str, str] = {}
 
     def fault(self, path: Sequence[str | int], text: str) -> None:
         self.faults.append((self.lines.find(path), text))
+
+    def unmistakable(self, table: _Table, key: str, path: str) -> None:
+        """Fault `path` when it or a folder on its way stood here before, spelled in a way that not all disks tell."""
+        parts = path.split("/")
+        for end in range(1, len(parts) + 1):
+            here = "/".join(parts[:end])
+            if (other := self.spelled.setdefault(_same_name(here), here)) != here:
+                table.fault(key, f"{here} and {other} are one name on Windows and macOS")
+                return
 
     def pin(self, table: _Table) -> Pin:
         pin = Pin(
@@ -285,6 +316,7 @@ class _Reader:
                 table.fault("baseline", "baseline and baseline_sha256 disagree on whether it is the pinned file")
             if file.path in files:
                 table.fault("path", f"{file.path} is listed twice")
+            self.unmistakable(table, "path", file.path)
             files[file.path] = file
             table.done()
         return files
@@ -349,6 +381,7 @@ class _Reader:
             )
             if not re.fullmatch(rf"{PATCH_DIR}/[^/]+\.patch", patch.file):
                 table.fault("file", f"{patch.file!r} is not {PATCH_DIR}/<name>.patch")
+            self.unmistakable(table, "file", patch.file)
             if patch.file in [other.file for other in found]:
                 table.fault("file", f"{patch.file} is listed twice")
             if patch.target in [other.target for other in found]:

@@ -197,7 +197,8 @@ def _put(staging: Path, final: Path) -> None:
             # An error or an interruption in between.
             if not final.exists():
                 retired.rename(final)
-        shutil.rmtree(retired)
+        # Windows keeps files that are open; the next run removes them.
+        shutil.rmtree(retired, ignore_errors=True)
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,44 +17,15 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import ROOT
+from tests.conftest import CLOSING_LINES, ROOT
 from tools.apply import build
 from tools.lock import Component, load
 from tools.progress import Progress
 from tools.sources import gather, sources_for
 from tools.store import Store, default_root
 
-# Tests that need what few machines have are left out of a run, and named at its end, rather than skipped: a skip here
-# means that upstream's files could not be had, and REQUIRE_UPSTREAM=1 wants none.
-CLOSING_LINES = pytest.StashKey[list[str]]()
-
 ATTEND = "models/bs_roformer/attend.py"
 SAGE = "models/bs_roformer/attend_sage.py"
-
-
-def without(marker: str) -> str | None:
-    """Why tests with `marker` cannot run here, or None."""
-    if marker == "cuda" and not torch.cuda.is_available():
-        return "this machine has no NVIDIA GPU"
-    if marker == "sage" and not find_spec("sageattention"):
-        return "sageattention is not installed, `make test-sage` installs it"
-    return None
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    lines = config.stash.setdefault(CLOSING_LINES, [])
-    for marker in ("cuda", "sage"):
-        if why := without(marker):
-            out = [item for item in items if item.get_closest_marker(marker)]
-            items[:] = [item for item in items if not item.get_closest_marker(marker)]
-            if out:
-                config.hook.pytest_deselected(items=out)
-                lines.append(f"left out, {len(out)} tests marked {marker}: {why}")
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for line in config.stash.get(CLOSING_LINES, []):
-        terminalreporter.write_line(line)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from tests.models.conftest import ATTEND, SAGE, Trees
-from tests.models.standins import OnCuda, OnMps, Sage, on, qkv, reference
+from tests.models.standins import OnCuda, OnMps, Sage, on, own_error, qkv, reference
 
 HALF = torch.bfloat16
 OOM = [
@@ -29,6 +29,8 @@ FAILURES = [
     ImportError("DLL load failed"),
     ValueError("out of resource: shared memory"),
 ]
+# 0.004 measured, where torch's own attention is not off by more.
+TOLERANCE = max(2e-2, 1.1 * own_error(*qkv(2, 2, 64, 64, dtype=HALF), scale=0.5))
 
 
 @pytest.fixture
@@ -46,7 +48,9 @@ def cuda_qkv(*shape: int, dtype: torch.dtype = HALF, seed: int = 0) -> list[Tens
 
 def close(out: Tensor, q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> None:
     plain = [t.as_subclass(Tensor) for t in (q, k, v)]
-    torch.testing.assert_close(out.as_subclass(Tensor).double(), reference(*plain, scale), atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(
+        out.as_subclass(Tensor).double(), reference(*plain, scale), atol=TOLERANCE, rtol=TOLERANCE
+    )
 
 
 # import

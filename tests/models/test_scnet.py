@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import inspect
 import io
 import os
 import pickle
@@ -197,11 +198,15 @@ def test_no_window_warning_where_upstream_has_two(trees: Trees) -> None:
         for train in (True, False):
             model.train(train)(torch.randn(1, 2, 500, requires_grad=True)).sum().backward()
     """
-    theirs = in_process(trees.upstream, code)
-    assert theirs.returncode == 0
-    assert theirs.stderr.count("A window was not provided") >= 2
     ours = in_process(trees.patched, code)
     assert (ours.returncode, ours.stdout, ours.stderr) == (0, "", "")
+    theirs = in_process(trees.upstream, code)
+    assert theirs.returncode == 0
+    warning = "A window was not provided"
+    plain = "import torch; torch.stft(torch.zeros(64), 16, return_complex=True)"
+    if warning not in theirs.stderr and warning not in in_process(trees.upstream, plain).stderr:
+        pytest.skip("this torch does not warn of a missing window")
+    assert theirs.stderr.count(warning) >= 2
 
 
 # Checkpoints
@@ -256,9 +261,19 @@ def test_a_deep_copy_and_a_pickle_compute_the_same(trees: Trees) -> None:
 # Mixed precision
 
 
+def need_autocast(dtype: torch.dtype) -> None:
+    """Skip where `torch.autocast` for the CPU refuses `dtype`; where it only ignores it, results are float32's."""
+    try:
+        with torch.autocast("cpu", dtype=dtype):
+            nn.functional.linear(torch.ones(1, 2), torch.ones(1, 2))
+    except RuntimeError:
+        pytest.skip(f"this torch has no autocast to {dtype} on the CPU")
+
+
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
 def test_autocast_runs_and_returns_the_inputs_dtype(patched: Any, dtype: torch.dtype, train: bool) -> None:
+    need_autocast(dtype)
     model, x = build(patched).train(train), audio(2, 2, 1000)
     expected = model(x)
     with torch.autocast("cpu", dtype=dtype):
@@ -271,6 +286,7 @@ def test_autocast_runs_and_returns_the_inputs_dtype(patched: Any, dtype: torch.d
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 def test_autocast_gradients_are_finite_and_reach_every_parameter(patched: Any, dtype: torch.dtype) -> None:
+    need_autocast(dtype)
     model, x = build(patched).train(), audio(1, 2, 700)
     expected = gradients(model, x)
 
@@ -588,7 +604,7 @@ def test_export_succeeds_wherever_upstreams_does(trees: Trees) -> None:
     for their, our in zip(theirs.stdout.split(), ours.stdout.split(), strict=True):
         assert our == "True" or their != "True"
     if "True" not in theirs.stdout:
-        pytest.skip(f"torch {torch.__version__} does not export upstream's: {theirs.stdout.split()[0]}")
+        pytest.skip(f"this torch does not export upstream's: {theirs.stdout.split()[0]}")
 
 
 def test_every_parameter_and_buffer_follows_a_move(patched: Any) -> None:
@@ -607,6 +623,8 @@ def test_a_forward_on_meta_ends_as_upstreams_does(upstream: Any, patched: Any) -
 @pytest.mark.parametrize("how", ["assign", "to_empty"])
 def test_a_model_made_without_memory_and_then_loaded_is_upstreams(upstream: Any, patched: Any, how: str) -> None:
     """Large checkpoints are loaded so: nothing but the checkpoint may hold what the model computes with."""
+    if how == "assign" and how not in inspect.signature(nn.Module.load_state_dict).parameters:
+        pytest.skip("this torch has no load_state_dict(assign=)")
     x = audio(1, 2, 700)
     weights = build(upstream).state_dict()
     expected = build(upstream)(x)

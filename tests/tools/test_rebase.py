@@ -385,8 +385,8 @@ def test_a_patched_file_renamed_while_another_looks_more_like_it_keeps_its_patch
     project.advance({NET: long, EXTRA: other})
     project.run("rebase", "main")
     # The one without a patch moves as it is, to a place that looks more like the other than the other's own does.
-    renamed = {"models/alpha/x.py": other, "models/beta/y.py": long.replace(b"ONE_1", b"THREE_1")}
-    project.advance({NET: None, EXTRA: None, **renamed})
+    less = long.replace(b"ONE_2", b"THREE_2").replace(b"ONE_3", b"THREE_3")
+    project.advance({NET: None, EXTRA: None, "models/alpha/x.py": other, "models/beta/y.py": less})
     done = project.run("rebase", "main")
     assert "now models/beta/y.py" in done.stdout
     in_order(project)

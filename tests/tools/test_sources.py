@@ -409,9 +409,9 @@ def test_certificates_that_are_not_there_are_reported(unfetched: Project, tmp_pa
 
 
 def test_raw_paths_are_quoted(tmp_path: Path) -> None:
-    files = {"models/gamma/a #1?.py": b"x = 1\n", "models/gamma/100%.py": b"y = 1\n"}
+    files = {"models/gamma/a #1;.py": b"x = 1\n", "models/gamma/100%.py": b"y = 1\n"}
     project = make_project(tmp_path, files, {})
-    quoted = {"models/gamma/a%20%231%3F.py": b"x = 1\n", "models/gamma/100%25.py": b"y = 1\n"}
+    quoted = {"models/gamma/a%20%231%3B.py": b"x = 1\n", "models/gamma/100%25.py": b"y = 1\n"}
     with serving(quoted) as host:
         project.sources([host.source])
         project.run("vendor")

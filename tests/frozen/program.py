@@ -1,0 +1,144 @@
+"""What is frozen: the models named on the command line, as vendored, on a second of noise; prints one line of JSON.
+
+It runs as a plain script too, with the vendored tree on PYTHONPATH, so that the two can be compared. What a program
+has to do and to include for these models:
+
+- torch reads the comments of its own `config.py` modules as it is imported, so that cx_Freeze's hook ships those files.
+  `without_torch_sources` does without: only torch.compile heeds those comments. What torch then warns of on standard
+  error, sources of its overloads that it cannot retrieve, matters to TorchScript alone.
+- librosa, which `mel_band_roformer.py` and with it the package `models.bs_roformer` imports, finds its parts by reading
+  the `.pyi` files beside its modules: include them (`build.py`). It brings numba and llvmlite.
+- beartype, einops, rotary_embedding_torch and the patched files need nothing. Only the experimental models import
+  hyper_connections.
+"""
+
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+read_source = inspect.getsource
+
+
+def without_torch_sources() -> None:
+    """Let torch's configuration modules find that they have no comments."""
+
+    def getsource(thing: Any) -> str:
+        is_config = isinstance(thing, ModuleType) and thing.__name__.startswith("torch.")
+        return "" if is_config else read_source(thing)
+
+    inspect.getsource = getsource
+
+
+if getattr(sys, "frozen", False):
+    without_torch_sources()
+
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+
+
+def bsroformer() -> nn.Module:
+    from models.bs_roformer import BSRoformer
+
+    return BSRoformer(
+        dim=16,
+        depth=1,
+        stereo=True,
+        num_stems=2,
+        time_transformer_depth=1,
+        freq_transformer_depth=1,
+        linear_transformer_depth=1,
+        heads=2,
+        dim_head=16,
+        flash_attn=True,
+        freqs_per_bands=(32,) * 8 + (1,),
+        stft_n_fft=512,
+        stft_hop_length=256,
+        stft_win_length=512,
+        mask_estimator_depth=1,
+        mlp_expansion_factor=1,
+    )
+
+
+def mel_band_roformer() -> nn.Module:
+    from models.bs_roformer import MelBandRoformer
+
+    return MelBandRoformer(
+        dim=16,
+        depth=1,
+        stereo=True,
+        num_stems=2,
+        time_transformer_depth=1,
+        freq_transformer_depth=1,
+        heads=2,
+        dim_head=16,
+        flash_attn=True,
+        num_bands=16,
+        stft_n_fft=1024,
+        stft_hop_length=512,
+        stft_win_length=1024,
+        mask_estimator_depth=1,
+        mlp_expansion_factor=1,
+    )
+
+
+def scnet() -> nn.Module:
+    from models.scnet import SCNet
+
+    return SCNet(sources=["a", "b"], dims=[4, 8, 16], nfft=512, hop_size=256, win_size=512, num_dplayer=2)
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "BSRoformer": bsroformer,
+    "MelBandRoformer": mel_band_roformer,
+    "SCNet": scnet,
+}
+
+
+def run(name: str) -> dict[str, Any]:
+    """Shape, norm and some samples of what model `name` makes of the noise, and what its attention ran on."""
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    noise = torch.randn(1, 2, 44100, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        out = model(noise)
+    backends = {module.last_backend for module in model.modules() if hasattr(module, "last_backend")}
+    return {
+        "shape": list(out.shape),
+        "norm": float(out.double().norm()),
+        "samples": out.flatten()[:: out.numel() // 16].tolist(),
+        "backends": sorted(map(str, backends)),
+    }
+
+
+def with_source() -> list[str]:
+    """Of torch.nn.functional and the models' modules: which can show their source, or that of a function or class."""
+    found = set()
+    for name in [name for name in sys.modules if name == "torch.nn.functional" or name.split(".")[0] == "models"]:
+        own = [thing for thing in vars(sys.modules[name]).values() if getattr(thing, "__module__", None) == name]
+        for thing in [sys.modules[name], *filter(inspect.isroutine, own), *filter(inspect.isclass, own)]:
+            with suppress(OSError, TypeError):
+                found.update([name] if read_source(thing) else [])
+    return sorted(found)
+
+
+def loaded() -> list[str]:
+    """The files of all imported modules and, where the system tells (Linux), of all loaded libraries."""
+    files = {str(module.__file__) for module in [*sys.modules.values()] if getattr(module, "__file__", None)}
+    if (maps := Path("/proc/self/maps")).exists():
+        files |= {line.split(maxsplit=5)[5] for line in maps.read_text().splitlines() if ".so" in line}
+    return sorted(files)
+
+
+def main(names: list[str]) -> None:
+    torch.set_num_threads(1)
+    results = {name: run(name) for name in names}
+    print(json.dumps({"torch": torch.__version__, **results, "with_source": with_source(), "loaded": loaded()}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
