@@ -71,10 +71,11 @@ rebase-abort: $(VENV)/tools/ready ## forget the rebase that is under way
 docs: $(VENV)/tools/ready ## bring the computed tables in the documents up to date
 	@$(TOOLS) lint --write $(json)
 
-check: $(VENV)/check/ready ## lint and format (ruff), types (mypy), patches and documents
+check: $(VENV)/check/ready ## lint and format (ruff), types (mypy), workflows (zizmor), patches and documents
 	@$(VENV)/check/bin/ruff check .
 	@$(VENV)/check/bin/ruff format --check .
 	@$(VENV)/check/bin/mypy
+	@$(VENV)/check/bin/zizmor --offline --quiet --no-progress .github
 	@$(VENV)/check/bin/python -m tools lint
 
 test: $(VENV)/test/ready ## run the whole suite (ARGS= for pytest, REQUIRE_UPSTREAM=1: no skips for missing files)
