@@ -1,4 +1,4 @@
-"""The parts of README.md and MODEL_CHANGES.md that are computed, between markers, never typed.
+"""The parts of the documents that are computed, between markers, never typed.
 
 A part starts with `<!-- computed: NAME -->` and ends with `<!-- end -->`, each on its own line.
 """
@@ -9,11 +9,12 @@ from difflib import SequenceMatcher
 from itertools import zip_longest
 from pathlib import Path
 
+from tools import figures
 from tools.errors import EXIT_CODES, UsageError
 from tools.lock import ABSENT, IndexSpec, Lock, PinnedFile
 from tools.patchset import Patch
 
-DOCUMENTS = ("README.md", "MODEL_CHANGES.md")
+DOCUMENTS = ("README.md", "MODEL_CHANGES.md", "docs/reliability.md")
 _PART = re.compile(r"(^<!-- computed: ([a-z-]+) -->\n)(.*?)(^<!-- end -->$)", re.MULTILINE | re.DOTALL)
 
 
@@ -23,7 +24,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-def parts(lock: Lock, patches: Mapping[str, Patch], verbs: Sequence[tuple[str, str]]) -> dict[str, Callable[[], str]]:
+def parts(
+    root: Path, lock: Lock, patches: Mapping[str, Patch], verbs: Sequence[tuple[str, str]]
+) -> dict[str, Callable[[], str]]:
     """What each NAME stands for. patches: by target. verbs: (name, one line) of each command."""
     return {
         "verbs": lambda: table(("verb", "what it does"), [(f"`{name}`", text) for name, text in verbs]),
@@ -39,6 +42,7 @@ def parts(lock: Lock, patches: Mapping[str, Patch], verbs: Sequence[tuple[str, s
         "baseline": lambda: _baseline(lock),
         "patches": lambda: _patches(lock, patches),
         "index": lambda: _index(lock),
+        "figures": lambda: figures.text(figures.read(root), table),
     }
 
 
@@ -62,7 +66,7 @@ def render(text: str, known: Mapping[str, Callable[[], str]], name: str) -> str:
 
 def stale(root: Path, lock: Lock, patches: Mapping[str, Patch], verbs: Sequence[tuple[str, str]]) -> dict[Path, str]:
     """The documents below `root` that are not as computed from the rest, with the text they should have."""
-    known = parts(lock, patches, verbs)
+    known = parts(root, lock, patches, verbs)
     found = {}
     for name in DOCUMENTS:
         path = root / name
