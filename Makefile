@@ -4,6 +4,9 @@
 PYTHON ?= python3
 VENV := .venv
 TOOLS := $(VENV)/tools/bin/python -m tools
+PIP := python -m pip install -qq --disable-pip-version-check
+HASHED := tools suite check supply
+UNHASHED := test sage frozen bench
 .DEFAULT_GOAL := help
 .SUFFIXES:
 # A target's environment must stand before it; two of them at once are fine.
@@ -17,7 +20,7 @@ upstream := $(if $(UPSTREAM),--upstream "$(UPSTREAM)")
 choices := $(if $(ADD),--add "$(ADD)") $(if $(DROP),--drop "$(DROP)") $(if $(filter-out 0,$(ALLOW_LOSS)),--allow-loss)
 json := $(if $(filter-out 0,$(JSON)),--json)
 
-.PHONY: help vendor verify diff status clean audit refresh lock outdated rebase rebase-continue rebase-status rebase-abort docs check test test-sage test-torch test-frozen bench distclean
+.PHONY: help vendor verify diff status clean audit refresh lock outdated rebase rebase-continue rebase-status rebase-abort docs check test test-sage test-torch test-frozen bench requirements advisories distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' Makefile | awk -F'@' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -68,10 +71,11 @@ rebase-abort: $(VENV)/tools/ready ## forget the rebase that is under way
 docs: $(VENV)/tools/ready ## bring the computed tables in the documents up to date
 	@$(TOOLS) lint --write $(json)
 
-check: $(VENV)/check/ready ## lint and format (ruff), types (mypy), patches and documents
+check: $(VENV)/check/ready ## lint and format (ruff), types (mypy), workflows (zizmor), patches and documents
 	@$(VENV)/check/bin/ruff check .
 	@$(VENV)/check/bin/ruff format --check .
 	@$(VENV)/check/bin/mypy
+	@$(VENV)/check/bin/zizmor --offline --quiet --no-progress .github
 	@$(VENV)/check/bin/python -m tools lint
 
 test: $(VENV)/test/ready ## run the whole suite (ARGS= for pytest, REQUIRE_UPSTREAM=1: no skips for missing files)
@@ -94,29 +98,54 @@ test-frozen: $(VENV)/frozen/ready ## freeze a program with the models (cx_Freeze
 bench: $(VENV)/bench/ready ## measure attention, SCNet, BSRoformer and vendoring; writes bench/results/
 	@$(VENV)/bench/bin/python -m bench $(ARGS)
 
+upgrade := $(if $(filter-out 0 1,$(UPGRADE)),--upgrade-package "$(UPGRADE)",$(if $(filter-out 0,$(UPGRADE)),--upgrade))
+PIN = $(VENV)/supply/bin/uv pip compile --quiet --no-config --universal --custom-compile-command "make requirements" $(upgrade)
+
+# One resolution for Linux, Windows and macOS. The model tests run on Python 3.10 as well, hence the two lowest ones.
+requirements: $(VENV)/supply/ready ## pin what requirements/*.in name, transitively and with hashes (UPGRADE=1 or =package)
+	@$(PIN) --generate-hashes --python-version 3.10 requirements/tools.in -o requirements/tools.txt
+	@$(PIN) --generate-hashes --python-version 3.10 requirements/suite.in -o requirements/suite.txt -c requirements/tools.txt
+	@$(PIN) --generate-hashes --python-version 3.11 requirements/check.in -o requirements/check.txt -c requirements/tools.txt
+	@$(PIN) --generate-hashes --python-version 3.11 requirements/supply.in -o requirements/supply.txt
+	@printf 'torch\ntriton\n' | $(PIN) --python-version 3.11 $(UNHASHED:%=requirements/%.txt) --excludes /dev/stdin \
+	  -o requirements/constraints.txt -c requirements/suite.txt
+
+advisories: $(VENV)/supply/ready ## ask PyPI for known vulnerabilities in what requirements/ pins (exit 1: some, 5: no answer)
+	@$(VENV)/supply/bin/python requirements/advisories.py $(HASHED:%=requirements/%.txt) requirements/constraints.txt
+
 distclean: ## remove the vendored tree and the environments
-	rm -rf $(VENV) vendor build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) vendor build/audit .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # hyper-connections asks for torch 2.5, and its code runs on 2.0: hence without its dependencies. Torch before 2.3 was
 # built for NumPy 1.
-$(VENV)/torch-%/ready: requirements/models.txt requirements/tools.txt
+$(VENV)/torch-%/ready: requirements/models.txt requirements/suite.txt
 	@echo "setting up $(VENV)/torch-$*, some gigabytes where the index has no CPU build" >&2
 	@rm -rf $(VENV)/torch-$*
 	@$(PYTHON) -m venv $(VENV)/torch-$*
+	@$(VENV)/torch-$*/bin/$(PIP) --require-hashes -r requirements/suite.txt >&2
 	@case "$*" in 2.[012].*) numpy='numpy<2';; *) numpy=numpy;; esac; torch="$*"; \
 	$(VENV)/torch-$*/bin/python -m pip install -qq --disable-pip-version-check "torch==$${torch%-python*}" "$$numpy" \
-	  -r requirements/tools.txt -r requirements/models.txt >&2
+	  -r requirements/models.txt >&2
 	@$(VENV)/torch-$*/bin/python -m pip install -qq --disable-pip-version-check --no-deps \
 	  hyper-connections==0.4.11 torch-einops-utils==0.2.0 >&2
 	@touch $@
 
-$(VENV)/test/ready $(VENV)/sage/ready $(VENV)/frozen/ready $(VENV)/bench/ready: requirements/test.txt requirements/models.txt
-
 # An environment is made anew when its requirements change, and counts only once it is complete.
-$(VENV)/%/ready: requirements/%.txt requirements/tools.txt
-	@echo "setting up $(VENV)/$*" >&2
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or later is needed, $(PYTHON) is " + sys.version.split()[0] + "\nnext: make PYTHON=python3.11 ...")'
-	@rm -rf $(VENV)/$*
-	@$(PYTHON) -m venv $(VENV)/$*
-	@$(VENV)/$*/bin/python -m pip install -qq --disable-pip-version-check -r $< >&2
+define new-environment
+@echo "setting up $(@D)" >&2
+@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or later is needed, $(PYTHON) is " + sys.version.split()[0] + "\nnext: make PYTHON=python3.11 ...")'
+@rm -rf $(@D)
+@$(PYTHON) -m venv $(@D)
+endef
+
+$(HASHED:%=$(VENV)/%/ready): $(VENV)/%/ready: requirements/%.txt
+	$(new-environment)
+	@$(@D)/bin/$(PIP) --require-hashes -r $< >&2
+	@touch $@
+
+# What differs from machine to machine comes after the rest, whose hashes pip would not check beside it.
+$(VENV)/%/ready: requirements/%.txt $(addprefix requirements/,suite.txt test.txt models.txt constraints.txt)
+	$(new-environment)
+	@$(@D)/bin/$(PIP) --require-hashes -r requirements/suite.txt >&2
+	@$(@D)/bin/$(PIP) -r $< -c requirements/constraints.txt >&2
 	@touch $@

@@ -1,4 +1,4 @@
-"""The parts of README.md and MODEL_CHANGES.md that are computed, between markers, never typed.
+"""The parts of the documents that are computed, between markers, never typed.
 
 A part starts with `<!-- computed: NAME -->` and ends with `<!-- end -->`, each on its own line.
 """
@@ -9,12 +9,12 @@ from difflib import SequenceMatcher
 from itertools import zip_longest
 from pathlib import Path
 
-from tools import results
+from tools import figures, results
 from tools.errors import EXIT_CODES, UsageError
 from tools.lock import ABSENT, IndexSpec, Lock, PinnedFile
 from tools.patchset import Patch
 
-DOCUMENTS = ("README.md", "MODEL_CHANGES.md")
+DOCUMENTS = ("README.md", "MODEL_CHANGES.md", "docs/reliability.md")
 _PART = re.compile(r"(^<!-- computed: ([a-z-]+) -->\n)(.*?)(^<!-- end -->$)", re.MULTILINE | re.DOTALL)
 
 
@@ -43,6 +43,8 @@ def parts(
         "patches": lambda: _patches(lock, patches),
         "index": lambda: _index(lock),
         "versions": lambda: results.text(results.read(root), lock.tree_sha256, table),
+        "versions-table": lambda: results.summary(results.read(root), lock.tree_sha256, table),
+        "figures": lambda: figures.text(figures.read(root), table),
     }
 
 

@@ -58,11 +58,11 @@ def read(root: Path) -> list[Result]:
     return sorted(found, key=lambda result: result.order)
 
 
-def text(results: list[Result], tree: str, table: Callable[[Sequence[str], Sequence[Sequence[object]]], str]) -> str:
-    """The results as Markdown: a table, then what was skipped and what failed. tree: the hash of today's tree.
+Table = Callable[[Sequence[str], Sequence[Sequence[object]]], str]
 
-    table: (head, rows) to Markdown.
-    """
+
+def summary(results: list[Result], tree: str, table: Table) -> str:
+    """The results as a table. tree: the hash of today's tree. table: (head, rows) to Markdown."""
     rows = [
         (
             result.torch,
@@ -77,7 +77,12 @@ def text(results: list[Result], tree: str, table: Callable[[Sequence[str], Seque
         )
         for result in results
     ]
-    out = table(("torch", "Python", "NumPy", "on", "passed", "skipped", "failed", "left out", "patches"), rows)
+    return table(("torch", "Python", "NumPy", "on", "passed", "skipped", "failed", "left out", "patches"), rows)
+
+
+def text(results: list[Result], tree: str, table: Table) -> str:
+    """The same, and what was skipped and what failed."""
+    out = summary(results, tree, table)
     for word, groups in (("Skipped", "skips"), ("Failed", "failures")):
         lines = _reasons(results, groups)
         if lines:

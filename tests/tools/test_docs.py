@@ -9,7 +9,18 @@ from tools.docs import render, table
 from tools.errors import EXIT_CODES, UsageError
 from tools.hashes import blob_id, sha256
 
-PARTS = ("verbs", "exit-codes", "pins", "files", "baseline", "patches", "index", "versions")
+PARTS = (
+    "verbs",
+    "exit-codes",
+    "pins",
+    "files",
+    "baseline",
+    "patches",
+    "index",
+    "versions",
+    "versions-table",
+    "figures",
+)
 DOCUMENT = "# Title\n\n" + "\n".join(f"<!-- computed: {name} -->\n<!-- end -->\n\nProse.\n" for name in PARTS)
 
 
