@@ -9,6 +9,7 @@ import argparse
 import io
 import re
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -31,6 +32,7 @@ from tools.apply import apply_patch, read_patch
 from tools.errors import ToolError
 from tools.git import Scratch
 from tools.hashes import blob_id, sha256
+from tools.rebase_state import resume
 from tools.wheels import parse_step, read_member
 
 CORE = "models/alpha/core.py"
@@ -200,6 +202,14 @@ def readers(project: Project, scratch: Scratch) -> list[Reader]:
         manifest.render(sections)
         return True
 
+    unfinished = _unfinished(project, rooms / "rebase")
+    state = unfinished.root / "build/rebase/state.json"
+
+    def resumed(data: bytes) -> bool:
+        state.write_bytes(data)
+        resume(unfinished.root)
+        return True
+
     def unpacked(data: bytes) -> bool:
         try:
             got = read_member(data, MEMBER, [parse_step("lf")])
@@ -213,12 +223,23 @@ def readers(project: Project, scratch: Scratch) -> list[Reader]:
         Reader("lock", [text, *_richer(text)], locked),
         Reader("manifest", [(project.tree / manifest.NAME).read_bytes()], recorded),
         Reader("wheel", wheels, unpacked),
+        Reader("rebase state", [state.read_bytes()], resumed),
         *(_whole(project, name, place, seeds) for name, place, seeds in (
             ("vendor with a bent patch", "patches/core.patch", patches),
             ("vendor with a bent lock", "upstream.lock", [text]),
             ("vendor with a bent manifest", "vendor/PROVENANCE.json", [(project.tree / manifest.NAME).read_bytes()]),
         )),
     ]  # fmt: skip
+
+
+def _unfinished(project: Project, where: Path) -> Project:
+    """A copy of `project` in which a rebase has stopped at a conflict."""
+    shutil.copytree(project.root, where / "project")
+    shutil.copytree(project.upstream, where / "upstream")
+    found = Project(where / "project", where / "upstream", project.commit, project.store)
+    found.advance({CORE: FILES[CORE].replace(b"scaling", b"SCALING")})
+    found.run("rebase", "--upstream", found.upstream, "main", code=3)
+    return found
 
 
 def _richer(text: bytes) -> Iterator[bytes]:
@@ -291,7 +312,7 @@ def fuzz(seconds: float, number: int = 0) -> Tally:
         with untouched(Path(folder), project):
             while time.monotonic() < end:
                 for reader in everyone:
-                    try_many(reader, 50 if " " in reader.name else 250, number, tally)
+                    try_many(reader, 50 if reader.name.startswith("vendor") else 250, number, tally)
                     number += 1
     return tally
 
