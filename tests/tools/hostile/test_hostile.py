@@ -117,7 +117,7 @@ def test_refused(case: Case, arena: Arena, capsys: pytest.CaptureFixture[str]) -
             (arena.project.root / name).write_bytes(data)
 
 
-@pytest.mark.parametrize("wheel", wheels.wheels(), ids=lambda wheel: f"wheel: {wheel.name!a}")
+@pytest.mark.parametrize("wheel", [*wheels.wheels()], ids=lambda wheel: f"wheel: {wheel.name!a}")
 def test_a_wheel_is_refused(
     wheel: wheels.Wheel, own: Arena, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,7 +129,7 @@ def test_a_wheel_is_refused(
     refused(own, 5, (wheel.says, "missing: models/alpha/core.py"), ["vendor"], capsys)
 
 
-@pytest.mark.parametrize("case", repositories.repositories(), ids=lambda case: f"repository: {case.name}")
+@pytest.mark.parametrize("case", [*repositories.repositories()], ids=lambda case: f"repository: {case.name}")
 def test_a_repository_is_refused(case: repositories.Repository, own: Arena, capsys: pytest.CaptureFixture[str]) -> None:
     made = case.make(own.upstream)
     text = own.project.lock.read_text(encoding="utf-8")
