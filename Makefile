@@ -20,7 +20,7 @@ upstream := $(if $(UPSTREAM),--upstream "$(UPSTREAM)")
 choices := $(if $(ADD),--add "$(ADD)") $(if $(DROP),--drop "$(DROP)") $(if $(filter-out 0,$(ALLOW_LOSS)),--allow-loss)
 json := $(if $(filter-out 0,$(JSON)),--json)
 
-.PHONY: help vendor verify diff status clean audit refresh lock outdated rebase rebase-continue rebase-status rebase-abort docs check test test-sage test-torch test-frozen bench requirements advisories distclean
+.PHONY: help vendor verify diff status clean audit refresh lock outdated rebase rebase-continue rebase-status rebase-abort docs check test test-sage test-torch test-frozen fuzz hostile bench requirements advisories distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' Makefile | awk -F'@' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -94,6 +94,12 @@ test-torch: ## run the model tests on another torch, and keep the results (TORCH
 
 test-frozen: $(VENV)/frozen/ready ## freeze a program with the models (cx_Freeze), and compare it with the plain one
 	@$(VENV)/frozen/bin/python -m pytest tests/frozen $(ARGS)
+
+fuzz: $(VENV)/test/ready ## bend patches, locks, manifests and wheels at random for SECONDS=120; writes docs/figures/
+	@$(VENV)/test/bin/python -m tests.tools.hostile.fuzz $(or $(SECONDS),120)
+
+hostile: $(VENV)/test/ready ## give every hostile input to the command line, and count what is refused; writes docs/figures/
+	@$(VENV)/test/bin/python -m tests.tools.hostile $(ARGS)
 
 bench: $(VENV)/bench/ready ## measure attention, SCNet, BSRoformer and vendoring; writes bench/results/
 	@$(VENV)/bench/bin/python -m bench $(ARGS)

@@ -90,6 +90,7 @@ def tidy(groups: dict[str, Counter[str]]) -> dict[str, dict[str, int]]:
 def plain(message: str) -> str:
     """The first line of a failure, without this machine's folders and without addresses of objects."""
     line = next(iter(message.strip().splitlines()), "")
-    for place in (str(ROOT), sys.prefix, sys.base_prefix, tempfile.gettempdir(), str(Path.home())):
+    places = (str(ROOT), sys.prefix, sys.base_prefix, tempfile.gettempdir(), str(Path.home()))
+    for place in sorted(places, key=len, reverse=True):
         line = line.replace(place, "…")
     return re.sub(r"0x[0-9a-f]+", "0x…", line)[:200]

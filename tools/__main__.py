@@ -16,7 +16,7 @@ except ModuleNotFoundError as missing:
 
 from tools import __version__
 from tools.console import JSON_SCHEMA, Context, ReportedError
-from tools.errors import EXIT_CODES, ToolError, UsageError
+from tools.errors import EXIT_CODES, ToolError, UsageError, visible
 from tools.git import forget_outer_repository
 from tools.lock import LOCK_NAME
 from tools.progress import Progress
@@ -60,11 +60,11 @@ for _verb in (*tree.VERBS, *audit.VERBS, *patches.VERBS, *upstream.VERBS):
 
 
 def _fail(error: ToolError, body: dict[str, Any], as_json: bool) -> int:
-    click.echo(click.style("error:", fg="red", bold=True) + f" {error.message}", err=True)
+    click.echo(click.style("error:", fg="red", bold=True) + f" {visible(error.message)}", err=True)
     for finding in error.findings:
-        click.echo(f"  {finding}", err=True)
+        click.echo(f"  {visible(finding)}", err=True)
     for step in error.next_steps:
-        click.echo(f"next: {step}", err=True)
+        click.echo(f"next: {visible(step)}", err=True)
     return _fail_as_json(error, body) if as_json else error.exit_code
 
 

@@ -15,6 +15,7 @@ if __name__ == "__main__":
 from tools.errors import HashMismatch, MalformedPatch, PatchFails, ToolError
 from tools.git import Scratch
 from tools.hashes import blob_id, sha256
+from tools.limits import LARGEST_PATCH, read_small
 from tools.lock import Component, Lock, LockedPatch
 from tools.patchset import Patch, misfits, parse
 
@@ -34,7 +35,7 @@ def read_patch(root: Path, locked: LockedPatch, *, draft: bool = False) -> tuple
     names another target, base or result than the lock.
     """
     try:
-        data = (root / locked.file).read_bytes()
+        data = read_small(root / locked.file, LARGEST_PATCH)
     except OSError as error:
         raise MalformedPatch(f"{locked.file} cannot be read", [str(error)]) from error
     patch = parse(locked.file, data, draft=draft)

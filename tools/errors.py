@@ -17,6 +17,11 @@ EXIT_CODES: dict[int, str] = {
 }
 
 
+def visible(text: str) -> str:
+    """`text` as a terminal may be given it: a host's or a repository's control characters written out, not obeyed."""
+    return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
+
+
 class ToolError(Exception):
     """Root of all expected failures.
 

@@ -8,15 +8,19 @@ of the user's can change a byte.
 import os
 import re
 import signal
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tools.addresses import TRANSPORTS, insist_on_repository
 from tools.errors import PatchFails, ToolError
+from tools.limits import LARGEST_FILE
+from tools.lock import path_fault
 
 if TYPE_CHECKING:
     import git
@@ -74,14 +78,17 @@ def remote_blobs(
     """Fetch `commit` from `url`, at depth 1, and yield (blob id, bytes) for those of `blobs` that arrived.
 
     everything: when the remote cannot serve the bare commit, as a bundle or a dumb host cannot, fetch all its refs.
-    Raises RemoteError.
+    A blob that is too large for a pinned file is passed over. Raises RemoteError, UsageError for a `url` that git is
+    not given.
     """
     with _fetched(url, commit, everything=everything) as repo:
         import git
 
         for blob in blobs:
             try:
-                yield blob, git.Blob(repo, bytes.fromhex(blob)).data_stream.read()
+                found = git.Blob(repo, bytes.fromhex(blob))
+                if found.size <= LARGEST_FILE:
+                    yield blob, found.data_stream.read()
             except (ValueError, git.BadName):
                 continue
 
@@ -91,35 +98,58 @@ def remote_commit(
 ) -> Commit:
     """Fetch `commit` from `url` and read its date and the `*.py` files directly inside each of `folders`.
 
-    everything: as for `remote_blobs`. lenient: a folder that is not there holds no files. Raises RemoteError, also when
-    the commit is not there, or a folder without `lenient`.
+    everything: as for `remote_blobs`. lenient: a folder that is not there, or a `*.py` that is no regular file of a
+    fitting size, is passed over. Raises RemoteError, also for these without `lenient` and when the commit is not there;
+    UsageError for a `url` that git is not given.
     """
     with _fetched(url, commit, everything=everything) as repo:
         import git
 
         try:
             found = repo.commit(commit)
+            date = found.committed_datetime.isoformat()
             files: dict[str, bytes] = {}
             for folder in folders:
                 try:
-                    blobs = (found.tree / folder).blobs
-                except (KeyError, AttributeError):
+                    inside = found.tree / folder
+                except KeyError:
                     if not lenient:
                         raise
                     continue
-                files |= {str(blob.path): blob.data_stream.read() for blob in blobs if blob.name.endswith(".py")}
-        except (ValueError, KeyError, git.GitError) as error:
-            raise RemoteError(_one_line(str(error))) from error
-        except AttributeError as error:
-            raise RemoteError("a component's path is a file there, not a folder") from error
-        return Commit(found.hexsha, found.committed_datetime.isoformat(), files)
+                if inside.type != "tree":
+                    if not lenient:
+                        raise RemoteError(f"a component's path, {folder}, is no folder there")
+                    continue
+                for entry in inside:
+                    if not str(entry.path).endswith(".py"):
+                        continue
+                    if not (why := _oddity(entry)):
+                        files[str(entry.path)] = entry.data_stream.read()
+                    elif not lenient:
+                        raise RemoteError(f"{str(entry.path)!r} {why}")
+        except (ValueError, KeyError, IndexError, TypeError, OverflowError, git.GitError) as error:
+            # Most of these are for objects that no git would write: a tree cut short, a date in the year 300,000.
+            raise RemoteError(_one_line(str(error)) or f"commit {commit} cannot be read") from error
+        return Commit(found.hexsha, date, files)
+
+
+def _oddity(entry: Any) -> str | None:
+    """Why the entry of a tree is no file that could be pinned, or None."""
+    if entry.type != "blob":
+        return f"is a {entry.type} there, not a file"
+    if stat.S_ISLNK(entry.mode):
+        return "is a symbolic link there, not a file"
+    if why := path_fault(str(entry.path)):
+        return why
+    return f"has more than {LARGEST_FILE} bytes there" if entry.size > LARGEST_FILE else None
 
 
 def remote_tip(url: str, name: str) -> tuple[str, str] | None:
     """What the branch or tag `name` of `url` is at, by one `ls-remote`: ("branch" or "tag", commit id); None for none.
 
-    Raises RemoteError.
+    Raises RemoteError, UsageError for a `url` that git is not given.
     """
+    insist_on_repository(url)
     name = name.removeprefix("refs/heads/")
     # In order of preference; of an annotated tag the commit, not the tag object.
     refs = (("branch", f"refs/heads/{name}"), ("tag", f"refs/tags/{name}^{{}}"), ("tag", f"refs/tags/{name}"))
@@ -131,11 +161,13 @@ def remote_tip(url: str, name: str) -> tuple[str, str] | None:
 
 
 def fetch_into(folder: Path, url: str, commit: str, *, everything: bool, depth: int | None = 1) -> None:
-    """Fetch `commit` from `url` into the repository in `folder`, with the user's own configuration. Raises RemoteError.
+    """Fetch `commit` from `url` into the repository in `folder`, with the user's own configuration.
 
     everything: when the remote cannot serve the bare commit, as a bundle or a dumb host cannot, fetch all its refs.
-    depth: how many commits; all of its history when None.
+    depth: how many commits; all of its history when None. Raises RemoteError, UsageError for a `url` that git is not
+    given.
     """
+    insist_on_repository(url)
     runner = _runner(str(folder))
     fetch = ("-c", f"core.hooksPath={os.devnull}", "fetch", "--quiet", "--no-tags", "--update-shallow")
     try:
@@ -181,11 +213,15 @@ def _runner(folder: str) -> "git.Git":
         # GitPython looks for git while it is imported.
         raise _git_is_missing() from error
     runner = git.Git(folder)
+    # Stronger than any `protocol.*.allow`: no `insteadOf` of the user's and no redirect leads to a remote helper.
+    chosen = os.environ.get("GIT_ALLOW_PROTOCOL")
+    allowed = [name for name in TRANSPORTS if chosen is None or name in chosen.split(":")]
     runner.update_environment(
         GIT_TERMINAL_PROMPT="0",
         GIT_HTTP_LOW_SPEED_LIMIT="1",
         GIT_HTTP_LOW_SPEED_TIME=str(_STALL_SECONDS),
         GIT_DEFAULT_HASH="sha1",
+        GIT_ALLOW_PROTOCOL=":".join(allowed),
     )
     return runner
 

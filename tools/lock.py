@@ -7,13 +7,15 @@ is `relock.py`'s job.
 import re
 import tomllib
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tools.addresses import raw_fault, repository_fault
 from tools.errors import MalformedLock, UsageError
 from tools.hashes import sha256
+from tools.limits import LARGEST_LOCK, read_small
 from tools.toml_lines import TomlLines
 from tools.wheels import UndoStep, parse_step
 
@@ -23,6 +25,9 @@ PATCH_DIR = "patches"
 ABSENT = "absent"
 # What Windows takes for a device, in any folder and before any extension.
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)
+# tomllib takes quadratic time for a key of many parts, and no line of a lock needs more.
+_MOST_DOTS = 500
+_DOTTED = re.compile(rf"^(?:[^.\n]*\.){{{_MOST_DOTS + 1}}}", re.MULTILINE)
 _HOLE = re.compile(r"\{(?:commit|path)\}")
 
 
@@ -202,6 +207,9 @@ def _same_name(path: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
+_TEXT = "a non-empty string without control characters"
+
+
 class _Table:
     """One TOML table being read: hands out checked values and notes every key that nobody asked for."""
 
@@ -217,7 +225,7 @@ class _Table:
     def fault(self, key: str, text: str) -> None:
         self.reader.fault((*self.path, key), text)
 
-    def text(self, key: str, pattern: str = r"[^\x00-\x1f]+", what: str = "a non-empty string") -> str:
+    def text(self, key: str, pattern: str = r"[^\x00-\x1f\x7f-\x9f]+", what: str = _TEXT) -> str:
         self.asked.add(key)
         found = self.value.get(key)
         if found is None:
@@ -239,6 +247,12 @@ class _Table:
         if path and (why := path_fault(path)):
             self.fault(key, f"{key} {path!r} {why}")
         return path
+
+    def address(self, key: str, fault_of: Callable[[str], str | None]) -> str:
+        url = self.text(key, r"(?s).+", "a non-empty string")
+        if url and (why := fault_of(url)):
+            self.fault(key, f"{key} {_shown(url)} {why}")
+        return url
 
     def texts(self, key: str) -> list[str]:
         self.asked.add(key)
@@ -297,7 +311,10 @@ class _Reader:
 
     def pin(self, table: _Table) -> Pin:
         pin = Pin(
-            url=table.text("url"), branch=table.text("branch"), commit=table.git_id("commit"), date=table.text("date")
+            url=table.address("url", repository_fault),
+            branch=table.text("branch", r"(?!-)[^\x00-\x20\x7f-\x9f~^:?*\[\\]+", "a non-empty string, a branch's name"),
+            commit=table.git_id("commit"),
+            date=table.text("date"),
         )
         table.done()
         return pin
@@ -336,6 +353,7 @@ class _Reader:
         found = []
         claimed: set[str] = set()
         group = top.table("components")
+        folders = {part.get("path") for part in group.value.values() if isinstance(part, dict)} - {None}
         for name in group.value:
             table = group.table(name)
             folder = table.tree_path("path")
@@ -355,9 +373,8 @@ class _Reader:
                 table.fault("files", f"component {name} has no files")
             if PurePosixPath(folder).name != name:
                 table.fault("path", f"component {name} should end its path with its name, has {folder!r}")
-            for other in group.value.values():
-                around = other.get("path") if isinstance(other, dict) else None
-                if isinstance(around, str) and folder.startswith(f"{around}/"):
+            for around in map(str, PurePosixPath(folder).parents):
+                if around in folders:
                     table.fault("path", f"{folder} lies inside component {PurePosixPath(around).name}")
             table.done()
             found.append(Component(name, folder, tuple(members)))
@@ -370,6 +387,7 @@ class _Reader:
 
     def patches(self, top: _Table, files: Mapping[str, PinnedFile]) -> tuple[LockedPatch, ...]:
         found: list[LockedPatch] = []
+        seen: set[tuple[str, str]] = set()
         for table in top.tables("patches"):
             patch = LockedPatch(
                 file=table.tree_path("file"),
@@ -382,10 +400,11 @@ class _Reader:
             if not re.fullmatch(rf"{PATCH_DIR}/[^/]+\.patch", patch.file):
                 table.fault("file", f"{patch.file!r} is not {PATCH_DIR}/<name>.patch")
             self.unmistakable(table, "file", patch.file)
-            if patch.file in [other.file for other in found]:
+            if ("file", patch.file) in seen:
                 table.fault("file", f"{patch.file} is listed twice")
-            if patch.target in [other.target for other in found]:
+            if ("target", patch.target) in seen:
                 table.fault("target", f"{patch.target} has a second patch")
+            seen |= {("file", patch.file), ("target", patch.target)}
             target = files.get(patch.target)
             if target is None:
                 table.fault("target", f"{patch.file} is unused: {patch.target!r} is no pinned file")
@@ -403,7 +422,7 @@ class _Reader:
             if kind == "git":
                 found.append(GitSpec())
             elif kind == "raw":
-                url = table.text("url")
+                url = table.address("url", raw_fault)
                 if url and ({"{commit}", "{path}"} - {*_HOLE.findall(url)} or re.search("[{}]", _HOLE.sub("", url))):
                     table.fault("url", f"url should hold {{commit}} and {{path}} and no other brace, is {url!r}")
                 found.append(RawSpec(url))
@@ -432,7 +451,7 @@ class _Reader:
                 except ValueError as error:
                     member.fault("undo", str(error))
             blob = member.git_id("blob") if "blob" in member.value else None
-            members.append(Member(path, member.text("member"), tuple(steps), blob))
+            members.append(Member(path, member.tree_path("member"), tuple(steps), blob))
             member.done()
         table.done()
         return Wheel(name, version, sha256, tuple(members))
@@ -444,6 +463,9 @@ def parse(text: str, name: str = LOCK_NAME) -> Lock:
     Raises MalformedLock, with every fault and its line, for anything that is not exactly right: bad TOML, a missing or
     unknown key, a file missing or listed twice, a path outside its component, a patch without a pinned target.
     """
+    if dotted := _DOTTED.search(text):
+        line = text.count("\n", 0, dotted.start()) + 1
+        raise _malformed(name, [(line, f"has more than {_MOST_DOTS} dots in one line")])
     try:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -474,7 +496,7 @@ def load(root: Path) -> Lock:
     """
     path = root / LOCK_NAME
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_small(path, LARGEST_LOCK).decode("utf-8")
     except FileNotFoundError as error:
         raise MalformedLock(
             f"there is no {path}", next_steps=["run this inside the project, or name it with --root"]

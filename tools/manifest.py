@@ -15,7 +15,8 @@ from typing import Any
 
 from tools import __version__
 from tools.errors import Drift
-from tools.lock import Component, Lock
+from tools.limits import LARGEST_FILE, Unreadable, read_small
+from tools.lock import Component, Lock, path_fault
 from tools.store import write_atomically
 from tools.tree import digest
 
@@ -71,18 +72,20 @@ def read(tree: Path) -> dict[str, Any]:
 
 def _sections(path: Path) -> dict[str, Any] | None:
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_small(path, LARGEST_FILE))
+        # A letter that no file can hold (half a surrogate pair) is none of ours.
+        json.dumps(document, ensure_ascii=False).encode()
         ours = document["schema"] == SCHEMA and str(document["tool"]).startswith(_TOOL)
         sections = document["components"]
         if ours and all(
-            isinstance(entry["path"], str) and isinstance(entry["result"]["sha256"], str)
+            path_fault(entry["path"]) is None and isinstance(entry["result"]["sha256"], str)
             for part in sections.values()
             for entry in part["files"]
         ):
             return dict(sections)
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (Unreadable, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     return None
 

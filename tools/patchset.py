@@ -12,6 +12,7 @@ from unidiff.errors import UnidiffParseError
 from unidiff.patch import PatchSet
 
 from tools.errors import MalformedPatch
+from tools.limits import LARGEST_PATCH
 from tools.lock import path_fault
 
 # What a Description begins with as long as nobody wrote it.
@@ -87,6 +88,8 @@ def parse(name: str, data: bytes, *, draft: bool = False) -> Patch:
     modified regular file; a path that is absolute or leaves the tree; short blob ids; a context line.
     """
     faults: list[tuple[int, str]] = []
+    if len(data) > LARGEST_PATCH:
+        raise _malformed(name, [(1, f"has more than {LARGEST_PATCH} bytes")])
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -114,8 +117,10 @@ def parse(name: str, data: bytes, *, draft: bool = False) -> Patch:
     headers = [number for number, line in enumerate(lines[start:], start + 1) if line.startswith("@@")]
     ends = [*headers, len(lines) + 1][1:]
     try:
-        [parsed] = PatchSet("\n".join(lines[start:]) + "\n")
-        found = list(zip(parsed, headers, ends, strict=True))
+        files = PatchSet("\n".join(lines[start:]) + "\n")
+        if len(files) != 1:
+            raise ValueError(f"it holds {len(files)} files, not one")
+        found = list(zip(files[0], headers, ends, strict=True))
     except (UnidiffParseError, ValueError) as error:
         raise _malformed(name, [(start + 1, f"does not parse: {error}")]) from error
     if lines[body:] and (not headers or headers[0] != body + 1):

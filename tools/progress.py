@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from tools.errors import visible
+
 
 class Progress:
     """Says what is going on; `quiet` says nothing."""
@@ -18,6 +20,7 @@ class Progress:
         """One line, now."""
         if self._quiet:
             return
+        text = visible(text)
         if self._live:
             self._live(text)
         else:
@@ -25,6 +28,7 @@ class Progress:
 
     def warn(self, text: str) -> None:
         """One line that is never left out."""
+        text = visible(text)
         if self._live:
             self._live(f"warning: {text}")
         elif self._heard:

@@ -23,9 +23,9 @@ from tools.progress import Progress
 from tools.refresh import bare, rendered
 from tools.relock import Move, moved
 from tools.store import Store
-from tools.transaction import BUILD, write_together
+from tools.transaction import REMOVABLE, write_together
 
-FOLDER = f"{BUILD}/rebase"
+FOLDER = REMOVABLE
 RESOLVE = "resolve"
 
 
@@ -233,7 +233,7 @@ def finish(
     if not dry_run:
         for data in move.files.values():
             store.put(data, f"git {rebase.new.url}")
-        write_together(root, plan, remove=root / FOLDER)
+        write_together(root, plan, ends_rebase=True)
     names = {path.relative_to(root).as_posix(): data for path, data in plan.items()}
     return Finished(
         tuple(name for name, data in names.items() if data is not None),

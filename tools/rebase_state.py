@@ -12,9 +12,9 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from tools.carry import Carried, Moved, Survey
+from tools.carry import Carried, Moved, Outcome, Survey
 from tools.errors import UsageError
 from tools.hashes import blob_id, sha256
 from tools.lock import LOCK_NAME, Pin
@@ -83,6 +83,10 @@ def resume(root: Path) -> Rebase:
         patches = tuple(_resumed(folder, entry, files) for entry in state["patches"])
         found = Survey(patches, tuple(Moved(**entry) for entry in state["moved"]), *map(tuple, state["added"]))
         choices = state["choices"]
+        texts = [*state["old"].values(), *state["new"].values()]
+        texts += [entry[key] for entry in state["patches"] for key in ("file", "target", "note")]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("a text is none")
         rebase = Rebase(
             state["began"],
             Pin(**state["old"]),
@@ -91,7 +95,7 @@ def resume(root: Path) -> Rebase:
             files,
             Choices(frozenset(choices["add"]), frozenset(choices["drop"]), bool(choices["allow_loss"])),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"the rebase in {folder} cannot be read", [str(error)], ["make rebase-abort, and begin again"]
         ) from error
@@ -105,6 +109,8 @@ def resume(root: Path) -> Rebase:
 
 def _resumed(folder: Path, entry: dict[str, Any], files: Mapping[str, bytes]) -> Carried:
     path = entry["path"]
+    if entry["outcome"] not in get_args(Outcome):
+        raise ValueError(f"there is no outcome {entry['outcome']!r}")
     return Carried(
         entry["file"],
         entry["target"],

@@ -17,9 +17,11 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
+from tools.addresses import insist_on_repository
 from tools.errors import NoSource
 from tools.git import RemoteError, remote_blobs
 from tools.hashes import sha256
+from tools.limits import LARGEST_FILE, read_small
 from tools.lock import Component, GitSpec, IndexSpec, Lock, Member, PinnedFile, RawSpec, Wheel
 from tools.progress import Progress
 from tools.store import Store
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 # Seconds: to connect, between two bytes, and for one file in all. A dead host then costs seconds, whatever it does.
 _CONNECT, _READ, _PER_FILE = 4.0, 6.0, 20.0
 _RETRIES = 2
-_LARGEST_FILE = 4 * 1024 * 1024
 _PIP_SECONDS = 30
 
 
@@ -111,7 +112,7 @@ class FolderSource:
     def serve(self, wanted: Sequence[PinnedFile]) -> Iterator[Offer | Refusal]:
         for file in wanted:
             try:
-                yield Offer(file, (self.folder / file.path).read_bytes(), "folder")
+                yield Offer(file, read_small(self.folder / file.path, LARGEST_FILE), "folder")
             except OSError as error:
                 yield Refusal(error.strerror or str(error), file.path)
 
@@ -200,8 +201,8 @@ def _body(session: "requests.Session", url: str) -> bytes | int:
         body = bytearray()
         for chunk in answer.iter_content(16384):
             body += chunk
-            if len(body) > _LARGEST_FILE:
-                raise requests.exceptions.ContentDecodingError(f"more than {_LARGEST_FILE} bytes")
+            if len(body) > LARGEST_FILE:
+                raise requests.exceptions.ContentDecodingError(f"more than {LARGEST_FILE} bytes")
     return bytes(body)
 
 
@@ -302,12 +303,16 @@ def _download_wheels(wheels: Sequence[Wheel]) -> Iterator[bytes | str]:
 
 
 def sources_for(lock: Lock, upstream: str | None) -> list[Source]:
-    """The sources of `lock` in order, behind the repository or bundle `upstream` where one is given."""
+    """The sources of `lock` in order, behind the repository or bundle `upstream` where one is given.
+
+    Raises UsageError for an `upstream` that git is not given.
+    """
     found: list[Source] = []
     if upstream:
         path = existing(upstream)
         local = path is not None or upstream.startswith("file://")
         url = str(path) if path else upstream
+        insist_on_repository(url)
         found.append(GitSource(f"UPSTREAM {upstream}", url, lock.pin.commit, "UPSTREAM", whole=True, local=local))
     for spec in lock.sources:
         match spec:

@@ -8,18 +8,25 @@ places, and any run that finds a journal does what is left of them.
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from tools import manifest
 from tools.errors import UsageError
 from tools.hashes import sha256
+from tools.lock import path_fault
 from tools.store import make_ordinary, write_atomically
 from tools.tree import digest, locked
 
 BUILD = "build"
+# The one folder that may go together with a change of files: a rebase that is done.
+REMOVABLE = f"{BUILD}/rebase"
 _JOURNAL = "journal"
 _PLAN = "plan.json"
 # Folders that only a killed run leaves behind.
@@ -45,11 +52,12 @@ def project_lock(root: Path) -> Iterator[None]:
             build.rmdir()
 
 
-def write_together(root: Path, files: Mapping[Path, bytes | None], remove: Path | None = None) -> None:
-    """Write every one of `files` (None: delete it), and then delete the folder `remove`; all of it or nothing.
+def write_together(root: Path, files: Mapping[Path, bytes | None], *, ends_rebase: bool = False) -> None:
+    """Write every one of `files` (None: delete it), and then forget the rebase under way; all of it or nothing.
 
-    files: absolute paths; the folders they lie in exist. To be called while `project_lock` is held. Raises OSError, and
-    nothing has changed then, unless the disk fails in the middle of renaming: then the next run goes on.
+    files: absolute paths below `root`, or of a tree's manifest; the folders they lie in exist. To be called while
+    `project_lock` is held. Raises OSError, and nothing has changed then, unless the disk fails in the middle of
+    renaming: then the next run goes on.
     """
     build = root / BUILD
     build.mkdir(exist_ok=True)
@@ -67,9 +75,8 @@ def write_together(root: Path, files: Mapping[Path, bytes | None], remove: Path 
             )
             if data is not None:
                 _write(staging / str(number), data)
-        _write(
-            staging / _PLAN, json.dumps({"files": plan, "remove": remove and _named(root, remove)}, indent=2).encode()
-        )
+        whole = {"files": plan, "remove": REMOVABLE if ends_rebase else None}
+        _write(staging / _PLAN, json.dumps(whole, indent=2).encode())
         staging.rename(build / _JOURNAL)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
@@ -88,35 +95,69 @@ def recover(root: Path) -> list[str]:
         return _finish(root)
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """One file to write: its SHA-256 before and after (None: not there), and the file in the journal it comes from."""
+
+    path: Path
+    before: str | None
+    after: str | None
+    staged: Path
+
+
 def _finish(root: Path) -> list[str]:
     journal = root / BUILD / _JOURNAL
+    if not journal.exists():
+        return []
     try:
         plan = json.loads((journal / _PLAN).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return []
-    entries = [(root / entry["path"], entry["before"], entry["after"], entry["staged"]) for entry in plan["files"]]
+        entries = [_entry(root, journal, entry) for entry in plan["files"]]
+        if (remove := plan["remove"]) not in (None, REMOVABLE):
+            raise ValueError(f"it is not for a run to remove {remove!r}")
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UsageError(
+            f"{journal} was not written by a run that was killed", [str(error)], [f"look at it, then: rm -r {journal}"]
+        ) from error
     # A tree that was removed since has no manifest to write.
-    entries = [entry for entry in entries if entry[0].parent.is_dir()]
+    entries = [entry for entry in entries if entry.path.parent.is_dir()]
     # A later edit is somebody's work: neither overwritten nor mixed with ours.
-    changed = [str(path) for path, before, after, _ in entries if digest(path) not in (before, after)]
+    changed = [str(entry.path) for entry in entries if digest(entry.path) not in (entry.before, entry.after)]
+    changed += [str(entry.staged) for entry in entries if not _at_hand(entry)]
     if changed:
         raise UsageError(
             "a killed run left files to write that were changed since",
             [f"changed: {path}" for path in changed],
-            [
-                f"the new files lie in {journal}, {_PLAN} says which is which: take from them what you want, then",
-                f"rm -r {journal}",
-            ],
+            [f"take what you want from {journal}, whose {_PLAN} says what is what, then: rm -r {journal}"],
         )
-    for path, _, after, staged in entries:
-        if after is None:
-            path.unlink(missing_ok=True)
-        elif digest(path) != after:
-            _move(journal / staged, path)
-    if plan["remove"]:
-        discard(root / plan["remove"])
+    for entry in entries:
+        if entry.after is None:
+            entry.path.unlink(missing_ok=True)
+        elif digest(entry.path) != entry.after:
+            _move(entry.staged, entry.path)
+    if remove:
+        discard(root / remove)
     discard(journal)
-    return [str(path) for path, *_ in entries]
+    return [str(entry.path) for entry in entries]
+
+
+def _entry(root: Path, journal: Path, found: Mapping[str, Any]) -> _Entry:
+    """An entry of the plan, which is no more to be trusted than any file. Raises ValueError for one of no run's."""
+    name, staged = str(found["path"]), str(found["staged"])
+    hashes = [found["before"], found["after"]]
+    outside = Path(name).is_absolute()
+    if why := "is not the manifest of a tree" if outside and Path(name).name != manifest.NAME else None:
+        raise ValueError(f"path {name!r} {why}")
+    if not outside and (why := path_fault(name)):
+        raise ValueError(f"path {name!r} {why}")
+    if not re.fullmatch("[0-9]{1,6}", staged) or not all(
+        value is None or (isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value)) for value in hashes
+    ):
+        raise ValueError(f"the entry of {name!r} is malformed")
+    return _Entry(root / name, hashes[0], hashes[1], journal / staged)
+
+
+def _at_hand(entry: _Entry) -> bool:
+    return entry.after in (None, digest(entry.path), digest(entry.staged))
 
 
 def _named(root: Path, path: Path) -> str:

@@ -5,9 +5,13 @@ the guess was right is decided by the pinned hash, never here.
 """
 
 import io
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from tools.limits import LARGEST_FILE
 
 STEPS = {
     "lf": "CRLF line ends become LF",
@@ -15,8 +19,6 @@ STEPS = {
     "import-prefix": "`import-prefix OLD NEW`: imports from packages under OLD come from NEW again",
 }
 _ARGUMENTS = {"lf": 0, "no-final-newline": 0, "import-prefix": 2}
-# Ours are source files of some ten kilobytes; a member that claims more is not one of them.
-_LARGEST_MEMBER = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,25 @@ def parse_step(text: str) -> UndoStep:
 def read_member(wheel: bytes, member: str, undo: Iterable[UndoStep]) -> bytes:
     """The bytes of `member` in `wheel` (the bytes of a zip file) after every `undo` step, in order.
 
-    Raises KeyError when there is no such member, ValueError when it is too large or the wheel is no zip file.
+    Raises KeyError when there is no such member, ValueError when it is too large, encrypted or packed as no wheel is,
+    or when the wheel is no zip file. Nothing is ever unpacked to disk.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
-            if archive.getinfo(member).file_size > _LARGEST_MEMBER:
-                raise ValueError(f"{member} is larger than {_LARGEST_MEMBER} bytes")
-            data = archive.read(member)
-    except zipfile.BadZipFile as error:
+            info = archive.getinfo(member)
+            if info.file_size > LARGEST_FILE:
+                raise ValueError(f"{member} is larger than {LARGEST_FILE} bytes")
+            if info.flag_bits & 1:
+                raise ValueError(f"{member} is encrypted")
+            # The others unpack a whole block at a time, however large.
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f"{member} is packed with method {info.compress_type}, which no wheel uses")
+            with archive.open(info) as stream:
+                # Bounded, since the size that the archive gives may be a lie.
+                data = stream.read(LARGEST_FILE)
+                if stream.read(1):
+                    raise ValueError(f"{member} is larger than it says")
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, struct.error) as error:
         raise ValueError(f"not a wheel: {error}") from error
     for step in undo:
         data = step(data)

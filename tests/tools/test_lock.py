@@ -362,7 +362,7 @@ def test_a_listed_patch_file_that_is_absent_is_refused(read: Read) -> None:
         (b"x = " + b"9" * 5000, "digits"),
         (b"schema = 0x" + b"f" * 5000, "upstream.lock:1: schema should be 1"),
         (b"\x00", "at line 1"),
-        (b"junk " * 1_000_000, "at line 1"),
+        (b"junk " * 1_000_000, "has more than 262144 bytes"),
     ],
     ids=["cut off", "doubled key", "not UTF-8", "nested", "long number", "long hex number", "NUL", "huge"],
 )

@@ -5,6 +5,7 @@ Of the two renames that replace the exchange of folders, `test_swap.py` tests ki
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 import tools.tree
 from tests.conftest import ROOT
-from tests.tools.conftest import EDITED, FILES, Project, git, make_project, write
+from tests.tools.conftest import EDITED, FILES, Project, git, make_project
 from tools.__main__ import main
 from tools.errors import MalformedLock, MalformedPatch
 from tools.lock import load, parse, path_fault
@@ -163,17 +164,20 @@ def test_two_paths_that_are_one_file_on_windows_or_macos_are_refused(one: str, o
     assert [finding.split(":")[1] for finding in said] == [str(line)]
 
 
-def test_the_lock_verb_refuses_an_upstream_with_such_names(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "code", "message"),
+    [
+        ("models/alpha/Core.py", 2, "models/alpha/core.py and models/alpha/Core.py are one name"),
+        ("models/beta/aux.py", 5, "'models/beta/aux.py' has a part that is a device on Windows"),
+    ],
+)
+def test_the_lock_verb_refuses_an_upstream_with_such_names(name: str, code: int, message: str, tmp_path: Path) -> None:
     project = make_project(tmp_path)
-    write(project.upstream, {"models/alpha/Core.py": b"# another\n", "models/beta/aux.py": b"# no file\n"})
-    git("add", "-A", cwd=project.upstream)
-    git("commit", "-q", "-m", "more", cwd=project.upstream)
-    before = project.lock.read_bytes()
-    new = git("rev-parse", "HEAD", cwd=project.upstream).strip()
-    project.lock.write_bytes(before.replace(project.commit.encode(), new.encode()))
-    done = project.run("lock", code=2)
-    assert "models/alpha/core.py and models/alpha/Core.py are one name" in done.stderr
-    assert "'models/beta/aux.py' has a part that is a device on Windows" in done.stderr
+    new = project.advance({name: b"# another\n"})
+    # A first lock, which takes up all files there are.
+    text = re.sub(r"(?ms)^files = \[.*?^\]\n", "", project.lock.read_text(encoding="utf-8"))
+    project.lock.write_text(text.replace(project.commit, new), encoding="utf-8")
+    assert message in project.run("lock", code=code).stderr
 
 
 def test_a_patch_file_that_differs_by_case_is_refused(template: Project) -> None:

@@ -497,7 +497,7 @@ def test_a_lock_may_be_written_in_any_way_that_toml_has(text: str, unfetched: Pr
 def test_a_component_path_that_is_a_file_is_an_error_in_words(project: Project) -> None:
     text = project.lock.read_text().replace('path = "models/beta"', 'path = "models/beta/net.py"')
     project.lock.write_text(text)
-    assert "a file there, not a folder" in project.run("lock", code=5).stderr
+    assert "models/beta/net.py, is no folder there" in project.run("lock", code=5).stderr
 
 
 def test_a_bundle_serves_a_pin_that_is_no_longer_a_tip(project: Project, tmp_path: Path) -> None:

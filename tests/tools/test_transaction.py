@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.conftest import EDITED, Project, write
+from tests.tools.conftest import EDITED, Project, snapshot, write
 from tools.errors import UsageError
 from tools.transaction import project_lock, recover, write_together
 
@@ -148,3 +148,44 @@ def test_the_journal_is_a_plan_that_can_be_read(tmp_path: Path, monkeypatch: pyt
     interrupted(tmp_path, {tmp_path / "file": b"new"}, monkeypatch)
     [entry] = json.loads((tmp_path / "build" / "journal" / "plan.json").read_text())["files"]
     assert (entry["path"], entry["before"]) == ("file", None)
+
+
+PLAIN = {"path": "file", "before": None, "after": "0" * 64, "staged": "0"}
+HOSTILE_PLANS = {
+    "no JSON": "{",
+    "a list": "[]",
+    "brackets": "[" * 100_000,
+    "no files": '{"remove": null}',
+    "a number": json.dumps({"files": [3], "remove": None}),
+    "a path upwards": json.dumps({"files": [PLAIN | {"path": "../canary"}], "remove": None}),
+    "an absolute path": json.dumps({"files": [PLAIN | {"path": "/etc/canary"}], "remove": None}),
+    "a path of a repository": json.dumps({"files": [PLAIN | {"path": ".git/hooks/pre-commit"}], "remove": None}),
+    "a NUL": json.dumps({"files": [PLAIN | {"path": "a\0b"}], "remove": None}),
+    "half a letter": json.dumps({"files": [PLAIN | {"path": "\ud800"}], "remove": None}),
+    "a staged file elsewhere": json.dumps({"files": [PLAIN | {"staged": "../../canary"}], "remove": None}),
+    "a hash that is none": json.dumps({"files": [PLAIN | {"after": "x"}], "remove": None}),
+    "a folder to remove": json.dumps({"files": [], "remove": "../canary"}),
+    "all of the project": json.dumps({"files": [], "remove": "."}),
+}
+
+
+@pytest.mark.parametrize("plan", HOSTILE_PLANS.values(), ids=HOSTILE_PLANS)
+def test_a_plan_that_no_run_wrote_is_refused_and_does_nothing(plan: str, vendored: Project) -> None:
+    canary = vendored.root.parent / "canary"
+    canary.mkdir()
+    (canary / "mine").write_bytes(b"mine")
+    journal = vendored.root / "build" / "journal"
+    journal.mkdir(parents=True)
+    (journal / "plan.json").write_text(plan)
+    before = snapshot(vendored.root.parent)
+    done = vendored.run("status", code=2)
+    assert f"{journal} was not written by a run that was killed" in done.stderr
+    assert snapshot(vendored.root.parent) == before
+
+
+def test_a_staged_file_with_other_bytes_is_not_moved_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(tmp_path, {tmp_path / "file": b"new"}, monkeypatch)
+    (tmp_path / "build" / "journal" / "0").write_bytes(b"other")
+    with pytest.raises(UsageError, match="changed since"):
+        recover(tmp_path)
+    assert not (tmp_path / "file").exists()

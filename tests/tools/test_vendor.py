@@ -353,7 +353,7 @@ def test_another_programs_manifest_is_left_alone(refused: Callable[..., str], th
 
 def test_a_folder_in_place_of_the_manifest_is_named(refused: Callable[..., str], theirs: Path) -> None:
     (theirs / "PROVENANCE.json").mkdir()
-    assert "PROVENANCE.json" in refused("--dest", theirs, code=2)
+    assert "PROVENANCE.json is not a manifest" in refused("--dest", theirs, code=1)
 
 
 def test_a_damaged_section_is_repaired_and_does_not_disturb_the_other(vendored: Project) -> None:

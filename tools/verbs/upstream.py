@@ -111,9 +111,12 @@ def rebase(
     lock and documents are written in one step; vendored trees stay as they are until `make vendor`. Otherwise the run
     stops with exit code 3, and goes on with rebase-continue. --offline asks only repositories on this machine.
     """
+    from tools.addresses import insist_on_repository
     from tools.rebase import begin, chosen, problems, steps, undecided
     from tools.rebase_state import refuse_second, save
 
+    if url:
+        insist_on_repository(url)
     with context.writing():
         refuse_second(context.root)
         lock = context.lock
