@@ -1,5 +1,10 @@
 """The command line: `python -m tools VERB`. Each `make` target is one call of it."""
 
+from tools import interrupt
+
+if __name__ == "__main__":
+    interrupt.arm()
+
 import json
 import os
 import sys
@@ -113,7 +118,8 @@ def _run(arguments: list[str], as_json: bool) -> int:
             as_json,
         )
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; what stood before stands still", err=True)
+        interrupt.ignore()
+        click.echo(interrupt.LINE, err=True)
         return 130
 
 
@@ -146,4 +152,4 @@ def _drop_output() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interrupt.answering(main))

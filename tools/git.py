@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tools.errors import PatchFails, ToolError
+from tools.temporary import TemporaryFolder
 
 if TYPE_CHECKING:
     import git
@@ -123,7 +123,7 @@ def remote_tip(url: str, name: str) -> tuple[str, str] | None:
     name = name.removeprefix("refs/heads/")
     # In order of preference; of an annotated tag the commit, not the tag object.
     refs = (("branch", f"refs/heads/{name}"), ("tag", f"refs/tags/{name}^{{}}"), ("tag", f"refs/tags/{name}"))
-    with tempfile.TemporaryDirectory(prefix="dsu-patches-") as folder:
+    with TemporaryFolder() as folder:
         said = _ask(_runner(folder), _FETCH_SECONDS, "ls-remote", "--", url, *(ref for _, ref in refs))
     lines = [line.partition("\t") for line in said.decode(errors="replace").splitlines()]
     found = {ref: commit for commit, _, ref in lines}
@@ -160,7 +160,7 @@ def fetch_into(folder: Path, url: str, commit: str, *, everything: bool, depth: 
 
 @contextmanager
 def _fetched(url: str, commit: str, *, everything: bool) -> "Iterator[git.Repo]":
-    with tempfile.TemporaryDirectory(prefix="dsu-patches-") as folder:
+    with TemporaryFolder() as folder:
         _ask(_runner(folder), _FETCH_SECONDS, "init", "--quiet", "--template=")
         fetch_into(Path(folder), url, commit, everything=everything)
         import git
@@ -231,7 +231,7 @@ class Scratch:
     """A throw-away repository for applying and comparing; use it as a context manager."""
 
     def __enter__(self) -> "Scratch":
-        self._folder = tempfile.TemporaryDirectory(prefix="dsu-patches-")
+        self._folder = TemporaryFolder()
         # A symlinked temporary folder (macOS) would make git see a path outside the work tree.
         self.root = Path(self._folder.name).resolve()
         (self.root / "tree").mkdir()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tools.errors import HashMismatch, UsageError
 from tools.hashes import sha256
-from tools.store import make_ordinary
+from tools.store import about, make_ordinary
 
 _STAGING = ".dsu-staging-"
 _RETIRED = ".dsu-retired"
@@ -146,7 +146,7 @@ def swap_in(tree: Path, folder: str, files: Mapping[str, bytes], carried: Iterab
         for path, data in files.items():
             target = staging / Path(path).relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as stream:
+            with about(target), target.open("wb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())

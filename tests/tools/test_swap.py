@@ -328,7 +328,7 @@ def test_interrupted_while_a_source_is_silent_the_run_ends_at_once(
     assert "interrupted" in stderr
     assert "Traceback" not in stderr
     assert (vendored.tree / "models/alpha/core.py").read_bytes() == b"# somebody's edit\n"
-    assert not list(tmp_path.glob("dsu-patches-*")), "a temporary folder was left"
+    assert not list(tmp_path.glob("dsu-patches*")), "a temporary folder was left"
 
 
 # disks
