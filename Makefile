@@ -17,7 +17,7 @@ upstream := $(if $(UPSTREAM),--upstream "$(UPSTREAM)")
 choices := $(if $(ADD),--add "$(ADD)") $(if $(DROP),--drop "$(DROP)") $(if $(filter-out 0,$(ALLOW_LOSS)),--allow-loss)
 json := $(if $(filter-out 0,$(JSON)),--json)
 
-.PHONY: help vendor verify diff status clean audit refresh lock outdated rebase rebase-continue rebase-status rebase-abort docs check test test-sage test-torch bench distclean
+.PHONY: help vendor verify diff status clean audit refresh lock outdated rebase rebase-continue rebase-status rebase-abort docs check test test-sage test-torch stress bench distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' Makefile | awk -F'@' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -84,6 +84,9 @@ test-torch: ## run the model tests on another torch (TORCH=2.2.2)
 	@test -n "$(TORCH)" || { echo "error: which torch?"; echo "next: make test-torch TORCH=2.2.2"; exit 2; } >&2
 	@$(MAKE) $(VENV)/torch-$(TORCH)/ready
 	@$(VENV)/torch-$(TORCH)/bin/python -m pytest tests/models $(ARGS)
+
+stress: $(VENV)/test/ready ## cut off hundreds of runs at random moments, and run eight at once (KILLS=300)
+	@$(VENV)/test/bin/python -m tests.stress $(if $(KILLS),--kills "$(KILLS)") $(ARGS)
 
 bench: $(VENV)/bench/ready ## measure attention, SCNet, BSRoformer and vendoring; writes bench/results/
 	@$(VENV)/bench/bin/python -m bench $(ARGS)

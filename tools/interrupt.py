@@ -29,6 +29,8 @@ def answering(main: Callable[[], int]) -> int:
         ignore()
     except KeyboardInterrupt:
         _end()
+    # Python ends by the signal where it saw the interruption inside of an exec(), as dataclasses use, until another one.
+    exec("")
     return code
 
 

@@ -29,8 +29,10 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
         _sweep_folders(Path(tempfile.gettempdir()))
         while True:
             super().__init__(prefix=_PREFIX, ignore_cleanup_errors=True)
+            self._handle: int | None = None
             with suppress(FileNotFoundError):
-                self._handle = os.open(self.name, os.O_RDONLY) if sys.platform != "win32" else None
+                if sys.platform != "win32":
+                    self._handle = os.open(self.name, os.O_RDONLY)
                 if hold(self._handle, Path(self.name)):
                     return
             # Another run took it for abandoned, in the moment before it was held.
