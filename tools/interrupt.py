@@ -29,7 +29,7 @@ def answering(main: Callable[[], int]) -> int:
         ignore()
     except KeyboardInterrupt:
         _end()
-    # Python ends by the signal where it saw the interruption inside of an exec(), as dataclasses use, until another one.
+    # Where the interruption met an exec(), as dataclasses use it, Python ends by the signal unless another follows.
     exec("")
     return code
 
