@@ -1,7 +1,8 @@
 """Folders on disk: what lies in one, and swapping a complete new one in.
 
 A folder, of one component or of all, is built in a sibling, verified there, and exchanged with the old one in a single
-system call where there is one (Linux, macOS). Elsewhere it takes two renames; a run killed between them is finished by the next.
+system call where there is one (Linux, macOS). Elsewhere it takes two renames; a run killed between them is finished by
+the next.
 """
 
 import ctypes
