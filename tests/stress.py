@@ -16,8 +16,8 @@ _COMMAND = "make stress"
 def main() -> int:
     parser = argparse.ArgumentParser(prog=_COMMAND, description=__doc__)
     parser.add_argument("--kills", type=int, default=300, help="SIGKILLs that meet a run at work")
-    parser.add_argument("--interrupts", type=int, default=100, help="SIGINTs, likewise")
-    parser.add_argument("--rounds", type=int, default=10, help="rounds of eight runs at once, of each kind")
+    parser.add_argument("--interrupts", type=int, default=60, help="SIGINTs, likewise")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of eight runs at once, of each kind")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the moments")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -26,9 +26,10 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
     """
 
     def __init__(self) -> None:
-        _sweep_folders(Path(tempfile.gettempdir()))
+        place = _place()
+        _sweep_folders(Path(place))
         while True:
-            super().__init__(prefix=_PREFIX, ignore_cleanup_errors=True)
+            super().__init__(prefix=_PREFIX, dir=place, ignore_cleanup_errors=True)
             self._handle: int | None = None
             with suppress(FileNotFoundError):
                 if sys.platform != "win32":
@@ -43,6 +44,14 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+
+
+def _place() -> str:
+    # Python finds out by a file that it writes and removes, and that a kill in between leaves behind.
+    for name in (os.environ.get("TMPDIR"), "/tmp"):
+        if name and Path(name).is_dir() and os.access(name, os.W_OK | os.X_OK):
+            return str(Path(name).absolute())
+    return tempfile.gettempdir()
 
 
 @cache
