@@ -20,7 +20,7 @@ upstream := $(if $(UPSTREAM),--upstream "$(UPSTREAM)")
 choices := $(if $(ADD),--add "$(ADD)") $(if $(DROP),--drop "$(DROP)") $(if $(filter-out 0,$(ALLOW_LOSS)),--allow-loss)
 json := $(if $(filter-out 0,$(JSON)),--json)
 
-.PHONY: help vendor verify diff status clean audit refresh lock outdated rebase rebase-continue rebase-status rebase-abort docs check test test-sage test-torch test-frozen fuzz hostile bench requirements advisories distclean
+.PHONY: help vendor verify diff status clean audit refresh lock outdated rebase rebase-continue rebase-status rebase-abort docs check test test-sage test-torch test-frozen fuzz hostile stress bench requirements advisories distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' Makefile | awk -F'@' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -100,6 +100,9 @@ fuzz: $(VENV)/test/ready ## bend patches, locks, manifests and wheels at random 
 
 hostile: $(VENV)/test/ready ## give every hostile input to the command line, and count what is refused; writes docs/figures/
 	@$(VENV)/test/bin/python -m tests.tools.hostile $(ARGS)
+
+stress: $(VENV)/test/ready ## cut off hundreds of runs at random moments, and run eight at once (KILLS=300)
+	@$(VENV)/test/bin/python -m tests.stress $(if $(KILLS),--kills "$(KILLS)") $(ARGS)
 
 bench: $(VENV)/bench/ready ## measure attention, SCNet, BSRoformer and vendoring; writes bench/results/
 	@$(VENV)/bench/bin/python -m bench $(ARGS)

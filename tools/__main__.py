@@ -1,5 +1,10 @@
 """The command line: `python -m tools VERB`. Each `make` target is one call of it."""
 
+from tools import interrupt
+
+if __name__ == "__main__":
+    interrupt.arm()
+
 import json
 import os
 import sys
@@ -114,7 +119,8 @@ def _run(arguments: list[str], as_json: bool) -> int:
             as_json,
         )
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; what stood before stands still", err=True)
+        interrupt.ignore()
+        click.echo(interrupt.LINE, err=True)
         return 130
 
 
@@ -147,4 +153,4 @@ def _drop_output() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interrupt.answering(main))

@@ -11,6 +11,9 @@ from pathlib import Path
 if __name__ == "__main__":
     # As a script, Python puts this folder first on the path, where our `git.py` would hide GitPython.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from tools import interrupt
+
+    interrupt.arm()
 
 from tools.errors import HashMismatch, MalformedPatch, PatchFails, ToolError
 from tools.git import Scratch
@@ -141,4 +144,4 @@ def joined(failures: Sequence[ToolError]) -> ToolError:
 if __name__ == "__main__":
     from tools.__main__ import main
 
-    sys.exit(main(["apply", *sys.argv[1:]]))
+    sys.exit(interrupt.answering(lambda: main(["apply", *sys.argv[1:]])))

@@ -4,7 +4,6 @@
 """
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from tools.errors import Drift
 from tools.lock import LOCK_NAME, PATCH_DIR, Lock, load
 from tools.progress import Progress
 from tools.store import Store
+from tools.temporary import TemporaryFolder
 from tools.vendor import Place, vendor
 from tools.verify import check
 
@@ -22,7 +22,7 @@ from tools.verify import check
 @contextmanager
 def staged(root: Path, changes: Mapping[str, bytes | None]) -> Iterator[Path]:
     """A folder with the lock and the patches of the project at `root` as `changes` (None: deleted) make them."""
-    with tempfile.TemporaryDirectory(prefix="dsu-patches-") as name:
+    with TemporaryFolder() as name:
         folder = Path(name)
         (folder / PATCH_DIR).mkdir()
         for source in (root / LOCK_NAME, *(root / PATCH_DIR).glob("*.patch")):

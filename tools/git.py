@@ -10,7 +10,6 @@ import re
 import signal
 import stat
 import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from tools.addresses import TRANSPORTS, insist_on_repository
 from tools.errors import PatchFails, ToolError
 from tools.limits import LARGEST_FILE
 from tools.lock import path_fault
+from tools.temporary import TemporaryFolder
 
 if TYPE_CHECKING:
     import git
@@ -153,7 +153,7 @@ def remote_tip(url: str, name: str) -> tuple[str, str] | None:
     name = name.removeprefix("refs/heads/")
     # In order of preference; of an annotated tag the commit, not the tag object.
     refs = (("branch", f"refs/heads/{name}"), ("tag", f"refs/tags/{name}^{{}}"), ("tag", f"refs/tags/{name}"))
-    with tempfile.TemporaryDirectory(prefix="dsu-patches-") as folder:
+    with TemporaryFolder() as folder:
         said = _ask(_runner(folder), _FETCH_SECONDS, "ls-remote", "--", url, *(ref for _, ref in refs))
     lines = [line.partition("\t") for line in said.decode(errors="replace").splitlines()]
     found = {ref: commit for commit, _, ref in lines}
@@ -192,7 +192,7 @@ def fetch_into(folder: Path, url: str, commit: str, *, everything: bool, depth: 
 
 @contextmanager
 def _fetched(url: str, commit: str, *, everything: bool) -> "Iterator[git.Repo]":
-    with tempfile.TemporaryDirectory(prefix="dsu-patches-") as folder:
+    with TemporaryFolder() as folder:
         _ask(_runner(folder), _FETCH_SECONDS, "init", "--quiet", "--template=")
         fetch_into(Path(folder), url, commit, everything=everything)
         import git
@@ -267,7 +267,7 @@ class Scratch:
     """A throw-away repository for applying and comparing; use it as a context manager."""
 
     def __enter__(self) -> "Scratch":
-        self._folder = tempfile.TemporaryDirectory(prefix="dsu-patches-")
+        self._folder = TemporaryFolder()
         # A symlinked temporary folder (macOS) would make git see a path outside the work tree.
         self.root = Path(self._folder.name).resolve()
         (self.root / "tree").mkdir()

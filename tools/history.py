@@ -2,7 +2,6 @@
 
 import secrets
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from types import TracebackType
 
 from tools.git import fetch_into, run_scrubbed
 from tools.lock import path_fault
+from tools.temporary import TemporaryFolder
 
 # Paths to blob ids: the Python files of a commit.
 Files = Mapping[str, str]
@@ -29,7 +29,7 @@ class History:
     """A scratch repository, gone at the end of the `with` block."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="dsu-patches-")
+        self._folder = TemporaryFolder()
         # Not a bare one: a user's configuration may forbid those.
         self._work = Path(self._folder.name) / "history"
         self._git = self._work / ".git"

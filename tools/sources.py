@@ -7,7 +7,6 @@ Any place may serve a file; only its SHA-256 admits it, and `gather` is where th
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from tools.limits import LARGEST_FILE, read_small
 from tools.lock import Component, GitSpec, IndexSpec, Lock, Member, PinnedFile, RawSpec, Wheel
 from tools.progress import Progress
 from tools.store import Store
+from tools.temporary import TemporaryFolder
 from tools.wheels import read_member
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def download_wheel(wheel: Wheel) -> bytes | str:
 
 def _download_wheels(wheels: Sequence[Wheel]) -> Iterator[bytes | str]:
     """The same for several, in order, with a pip for each at work at once."""
-    with tempfile.TemporaryDirectory(prefix="dsu-patches-") as folder:
+    with TemporaryFolder() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
         # pip's own patience is 15 s a try and five retries; with a dead index that is minutes.
         command += ["--retries", "1", "--timeout", "8", "--no-deps", "--only-binary=:all:", "--ignore-requires-python"]

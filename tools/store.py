@@ -6,10 +6,12 @@ is trusted: a read goes through the hash again.
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tools.hashes import sha256
+from tools.temporary import hold, sweep_files
 
 ENV = "DSU_PATCHES_STORE"
 
@@ -32,16 +34,35 @@ def make_ordinary(path: Path, mode: int) -> None:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Put `data` at `path` so that a reader, or a crash, sees the old bytes or the new ones whole. Raises OSError."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
+    sweep_files(path)
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        make_ordinary(Path(name), 0o666)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+            if not hold(handle, Path(name)):
+                continue
+            try:
+                with about(path):
+                    stream.write(data)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                    make_ordinary(Path(name), 0o666)
+                    if os.name == "nt":
+                        # No open file can be renamed there; elsewhere it is held until it is in its place.
+                        stream.close()
+                    Path(name).replace(path)
+                return
+            except BaseException:
+                Path(name).unlink(missing_ok=True)
+                raise
+
+
+@contextmanager
+def about(path: Path) -> Iterator[None]:
+    """Have an OSError of the block name `path`, where it names none: a write to a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
         raise
 
 

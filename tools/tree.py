@@ -1,10 +1,12 @@
 """Folders on disk: what lies in one, and swapping a complete new one in.
 
-A component is built in a sibling of its folder, verified there, and exchanged with the old one in a single system call
-where there is one (Linux, macOS). Elsewhere it takes two renames; a run killed between them is finished by the next.
+A folder, of one component or of all, is built in a sibling, verified there, and exchanged with the old one in a single
+system call where there is one (Linux, macOS). Elsewhere it takes two renames; a run killed between them is finished by
+the next.
 """
 
 import ctypes
+import errno
 import os
 import shutil
 import stat
@@ -17,7 +19,7 @@ from pathlib import Path
 
 from tools.errors import HashMismatch, UsageError
 from tools.hashes import sha256
-from tools.store import make_ordinary
+from tools.store import about, make_ordinary
 
 _STAGING = ".dsu-staging-"
 _RETIRED = ".dsu-retired"
@@ -102,13 +104,18 @@ def locked(tree: Path) -> Iterator[None]:
 
 
 def leftovers(tree: Path, folder: str) -> list[Path]:
-    """What killed runs left beside component folder `folder` of `tree`."""
-    parent, name = (tree / folder).parent, Path(folder).name
-    if not parent.is_dir():
-        return []
-    return sorted(
-        path for path in parent.iterdir() if path.name.startswith((f".{name}{_STAGING}", f".{name}{_RETIRED}"))
-    )
+    """What killed runs left beside component folder `folder` of `tree`, and beside the folder that it lies in."""
+    found = []
+    for final in _swapped(tree, folder):
+        ours = (f".{final.name}{_STAGING}", f".{final.name}{_RETIRED}")
+        if final.parent.is_dir():
+            found += sorted(path for path in final.parent.iterdir() if path.name.startswith(ours))
+    return found
+
+
+def _swapped(tree: Path, folder: str) -> list[Path]:
+    """What `swap_in` may have been at when it wrote component folder `folder`: the folder around it, and itself."""
+    return [path for path in ((tree / folder).parent, tree / folder) if path != tree]
 
 
 def interrupted(tree: Path, folders: Iterable[str]) -> bool:
@@ -119,11 +126,11 @@ def interrupted(tree: Path, folders: Iterable[str]) -> bool:
 def recover(tree: Path, folder: str) -> list[str]:
     """Finish or undo what killed runs left beside `folder`; one line for each thing done. Call it while `locked`."""
     done = []
-    final = tree / folder
-    retired = final.with_name(f".{final.name}{_RETIRED}")
-    if retired.is_dir() and not final.exists():
-        retired.rename(final)
-        done.append(f"{folder}: put back, a killed run had moved it aside")
+    for final in _swapped(tree, folder):
+        retired = final.with_name(f".{final.name}{_RETIRED}")
+        if retired.is_dir() and not final.exists():
+            retired.rename(final)
+            done.append(f"{final.relative_to(tree).as_posix()}: put back, a killed run had moved it aside")
     for path in leftovers(tree, folder):
         shutil.rmtree(path)
         done.append(f"{path.relative_to(tree).as_posix()}: removed, a killed run had left it")
@@ -139,6 +146,10 @@ def swap_in(tree: Path, folder: str, files: Mapping[str, bytes], carried: Iterab
     back, OSError from the disk; in both cases the old folder stands untouched.
     """
     final = tree / folder
+    for place, _, _ in os.walk(final):
+        # The old folder could be exchanged, but not removed then, by this run or any later one.
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
     final.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{final.name}{_STAGING}", dir=final.parent))
     try:
@@ -146,7 +157,7 @@ def swap_in(tree: Path, folder: str, files: Mapping[str, bytes], carried: Iterab
         for path, data in files.items():
             target = staging / Path(path).relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as stream:
+            with about(target), target.open("wb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())

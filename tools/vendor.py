@@ -103,8 +103,7 @@ def vendor(
         if not recorded:
             manifest.announce(place.tree, made)
         try:
-            for part in built:
-                _install(place.tree, lock, part, carried[part.component.name], progress)
+            _install(place.tree, lock, built, carried, progress)
             if not recorded:
                 write_atomically(path, data)
         finally:
@@ -201,16 +200,36 @@ def _edited(lock: Lock, components: Sequence[Component], place: Path) -> list[st
     return [path for path in paths if tree.digest(place / path) not in known]
 
 
-def _install(place: Path, lock: Lock, part: Built, carried: Sequence[str], progress: Progress) -> None:
-    """Swap `part` in unless its folder is right already."""
+def _install(
+    place: Path, lock: Lock, built: Sequence[Built], carried: Mapping[str, Sequence[str]], progress: Progress
+) -> None:
+    """Swap in those of `built` whose folder is not right already; in one step where nothing else lies beside them."""
+    due = [part for part in built if not _right(place, lock, part, carried[part.component.name])]
+    if len(due) > 1 and (around := _around(place, due)):
+        files = {path: data for part in due for path, data in part.files.items()}
+        kept = [f"{Path(part.component.path).name}/{name}" for part in due for name in carried[part.component.name]]
+        tree.swap_in(place, around, files, kept)
+    else:
+        for part in due:
+            tree.swap_in(place, part.component.path, part.files, carried[part.component.name])
+    for part in due:
+        progress.line(f"{part.component.path}: {len(part.files)} files swapped in")
+
+
+def _right(place: Path, lock: Lock, part: Built, carried: Sequence[str]) -> bool:
     folder = part.component.path
     present = {f"{folder}/{name}": path for name, path in tree.listing(place / folder).items()}
     expected = {file.path: lock.expected_sha256(file) for file in part.component.files}
     expected_files = {*expected, *(f"{folder}/{name}" for name in carried)}
-    if set(present) == expected_files and all(tree.digest(present[path]) == expected[path] for path in expected):
-        return
-    tree.swap_in(place, folder, part.files, carried)
-    progress.line(f"{folder}: {len(part.files)} files swapped in")
+    return set(present) == expected_files and all(tree.digest(present[path]) == expected[path] for path in expected)
+
+
+def _around(place: Path, parts: Sequence[Built]) -> str:
+    """The folder below `place` that `parts`, and nothing else, lie in; "" where there is none."""
+    around, *others = {part.component.path.rpartition("/")[0] for part in parts}
+    folder = place / around
+    alone = not folder.exists() or {place / part.component.path for part in parts}.issuperset(folder.iterdir())
+    return "" if others or not alone or folder.is_mount() else around
 
 
 def clean(lock: Lock, place: Place) -> list[str]:

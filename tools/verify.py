@@ -48,7 +48,8 @@ def check(tree: Path, lock: Lock, components: Iterable[Component], *, named: boo
             found.append(Finding("incomplete", manifest.NAME, f"has no section {part.name}"))
         if part.name in manifest.pending(tree):
             found.append(Finding("incomplete", manifest.PENDING, "left by a killed run"))
-    return found
+    # What is left beside a folder of several components is found for each.
+    return list(dict.fromkeys(found))
 
 
 def _component(tree: Path, lock: Lock, component: Component) -> Iterator[Finding]:

@@ -251,7 +251,7 @@ def test_an_interrupt_is_exit_130(unfetched: Project, tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
     assert process.returncode == 130, said
-    assert "interrupted; what stood before stands still" in said
+    assert "interrupted; nothing is left half-written" in said
     assert "Traceback" not in said
     assert not unfetched.tree.exists()
 

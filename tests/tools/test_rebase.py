@@ -572,7 +572,7 @@ def test_ctrl_c_ends_it_in_one_line(project: Project) -> None:
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert said.splitlines()[-1] == "interrupted; what stood before stands still"
+    assert said.splitlines()[-1] == "interrupted; nothing is left half-written"
     assert not (project.root / "build").exists()
 
 

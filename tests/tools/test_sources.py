@@ -83,7 +83,9 @@ def dead_hosts(
             "raw, silent half way": (hosts["stall"].source, None, []),
             "git, never answering": ('kind = "git"', quiet, []),
             "git, not reachable": ('kind = "git"', full, []),
+            "git, a byte now and then": ('kind = "git"', hosts["drip"].port, []),
             "upstream, never answering": ('kind = "git"', None, [f"--upstream=http://127.0.0.1:{quiet}/x.git"]),
+            "upstream, git's own protocol": ('kind = "git"', None, [f"--upstream=git://127.0.0.1:{quiet}/x.git"]),
             "index, never answering": (index, None, []),
         }
         living = stack.enter_context(serving(FILES))
@@ -585,7 +587,9 @@ def test_offline_takes_an_upstream_that_needs_no_network(unfetched: Project, pla
         "raw, silent half way",
         "git, never answering",
         "git, not reachable",
+        "git, a byte now and then",
         "upstream, never answering",
+        "upstream, git's own protocol",
         "index, never answering",
     ],
 )

@@ -194,15 +194,14 @@ def apply(ctx: click.Context, source: Path, dest: Path, names: list[str], force:
     SOURCE is laid out as upstream: SOURCE/models/scnet/scnet.py. Its files are admitted by their hashes; the store
     is not asked for them.
     """
-    import tempfile
-
     from tools.sources import FolderSource
+    from tools.temporary import TemporaryFolder
     from tools.vendor import Place
     from tools.vendor import vendor as run
 
     context: Context = ctx.obj
     lock = context.lock
-    with tempfile.TemporaryDirectory(prefix="dsu-patches-") as nothing:
+    with TemporaryFolder() as nothing:
         store = Store(Path(nothing), context.progress.warn)
         done = run(
             context.root,

@@ -1,0 +1,346 @@
+"""Disks that fill up, rights that go, hosts that lie: an error in words or the next source, and nothing half done."""
+
+import gzip
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.tools import servers
+from tests.tools.conftest import EDITED, FILES, Project, write
+from tests.tools.faults import MERGES, NET, files_below
+from tests.tools.servers import serving
+
+AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
+PLACES = ("vendor/models", "vendor/PROVENANCE.json", "patches", "upstream.lock", "build")
+
+
+def run(
+    project: Project, *words: str, shell: str = "", before: Sequence[str] = ()
+) -> "subprocess.CompletedProcess[str]":
+    """A verb, after the commands `shell` and run by the program `before`; never with a traceback."""
+    verb = [*before, sys.executable, "-m", "tools", "--root", str(project.root), "--store", str(project.store), *words]
+    done = subprocess.run(
+        ["bash", "-c", f'{shell}\nexec "$@"', "bash", *verb],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **project.env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def refused(done: "subprocess.CompletedProcess[str]", reason: str, place: Path) -> None:
+    """It ended with code 2, and the error names `reason` and a path below `place`."""
+    assert done.returncode == 2, done.stderr
+    [error] = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert reason in error
+    assert str(place) in error
+    assert "next: " in done.stderr
+
+
+# full disks
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with little room."""
+    place = tmp_path / "small"
+    place.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", place], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def fill(place: Path, leave: int) -> None:
+    """Leave `leave` bytes of room in `place`."""
+    room = os.statvfs(place)
+    (place / "ballast").write_bytes(b"\0" * (room.f_bavail * room.f_frsize - leave))
+
+
+@pytest.mark.parametrize("leave", [0, 12288])
+def test_a_full_disk_under_the_destination_leaves_the_old_tree(vendored: Project, small_disk: Path, leave: int) -> None:
+    tree = small_disk / "tree"
+    vendored.run("vendor", "--dest", tree)
+    core = tree / "models/alpha/core.py"
+    core.write_bytes(FILES["models/alpha/core.py"])
+    (tree / NET).write_bytes(FILES[NET])
+    before = files_below(tree, "models", "PROVENANCE.json")
+    fill(small_disk, leave)
+    refused(run(vendored, "vendor", "--dest", str(tree)), "No space left on device", tree)
+    assert files_below(tree, "models", "PROVENANCE.json") == before
+    (small_disk / "ballast").unlink()
+    vendored.run("vendor", "--dest", tree)
+    vendored.run("verify", "--dest", tree)
+    assert not list(tree.rglob(".*"))
+
+
+def test_a_full_disk_under_the_store_is_a_warning(unfetched: Project, small_disk: Path) -> None:
+    unfetched.store = small_disk / "store"
+    fill(small_disk, 8192)
+    done = run(unfetched, "vendor")
+    assert done.returncode == 0, done.stderr
+    [warning] = [line for line in done.stderr.splitlines() if line.startswith("warning:")]
+    assert str(unfetched.store) in warning
+    assert "No space left" in warning
+    unfetched.run("verify")
+    assert not list(small_disk.rglob("*.tmp"))
+
+
+def test_a_full_disk_under_temporary_files_is_an_error_in_words(unfetched: Project, small_disk: Path) -> None:
+    unfetched.env = {"TMPDIR": str(small_disk)}
+    # Room for the folder, and not for what git puts there.
+    fill(small_disk, 40960)
+    done = run(unfetched, "vendor")
+    assert done.returncode == 5, done.stderr
+    assert "No space left" in done.stderr
+    assert not unfetched.tree.exists()
+    assert [path.name for path in small_disk.iterdir()] == ["ballast"]
+
+
+@pytest.mark.parametrize(("words", "blocks"), [(["refresh"], 1), (["rebase", "main"], 0), (["rebase", "main"], 2)])
+def test_a_limit_on_the_size_of_files_leaves_project_and_tree(project: Project, words: list[str], blocks: int) -> None:
+    project.run("vendor")
+    if words[0] == "refresh":
+        write(project.tree, {path: data + b"# more\n" for path, data in EDITED.items()})
+    else:
+        project.advance(dict(MERGES))
+    before = files_below(project.root, *PLACES)
+    # In units of 1,024 bytes; the lock alone has more.
+    done = run(project, *words, shell=f"ulimit -f {blocks}")
+    assert done.returncode not in (0, 1), done.stderr
+    assert "next: " in done.stderr
+    assert files_below(project.root, *PLACES) == before
+    project.run(*words)
+
+
+# rights
+
+
+@pytest.fixture(scope="session")
+def bound() -> Sequence[str]:
+    """What to put before a command so that it minds the rights of files: root does not, unless its power is taken."""
+    if not AS_ROOT:
+        return ()
+    powers = "-dac_override,-dac_read_search"
+    command = ("setpriv", f"--bounding-set={powers}", f"--inh-caps={powers}")
+    if not shutil.which("setpriv") or subprocess.run([*command, "true"], check=False).returncode:
+        pytest.skip("root minds no rights, and setpriv cannot change that here")
+    return command
+
+
+@pytest.fixture
+def edited(vendored: Project) -> Iterator[Project]:
+    """A project with something to do, whose folders get their rights back in the end."""
+    write(vendored.tree, {path: FILES[path] for path in EDITED})
+    yield vendored
+    for path in [vendored.root, *vendored.root.rglob("*")]:
+        if path.is_dir():
+            path.chmod(0o755)
+
+
+@pytest.mark.parametrize("place", ["vendor", "vendor/models", "vendor/models/alpha"])
+def test_a_destination_that_may_only_be_read_is_left_as_it_is(
+    edited: Project, bound: Sequence[str], place: str
+) -> None:
+    before = files_below(edited.root, *PLACES)
+    folders = [path for path in (edited.root / place, *(edited.root / place).rglob("*")) if path.is_dir()]
+    for path in folders:
+        path.chmod(0o555)
+    refused(run(edited, "vendor", before=bound), "Permission denied", edited.tree)
+    for path in folders:
+        path.chmod(0o755)
+    assert files_below(edited.root, *PLACES) == before
+    edited.run("vendor")
+    edited.run("verify")
+    assert not list(edited.tree.rglob(".*"))
+
+
+@pytest.mark.parametrize("place", ["", "patches"])
+def test_a_project_that_may_only_be_read_is_left_as_it_is(edited: Project, bound: Sequence[str], place: str) -> None:
+    write(edited.tree, {path: data + b"# more\n" for path, data in EDITED.items()})
+    before = files_below(edited.root, *PLACES)
+    (edited.root / place).chmod(0o555)
+    refused(run(edited, "refresh", before=bound), "Permission denied", edited.root)
+    (edited.root / place).chmod(0o755)
+    edited.run("status")
+    edited.run("refresh")
+    after = files_below(edited.root, *PLACES)
+    assert after != before
+    edited.run("verify")
+
+
+def test_rights_that_go_half_way_leave_the_old_tree_or_the_new_one(edited: Project, bound: Sequence[str]) -> None:
+    old = files_below(edited.root, "vendor/models")
+    new = {f"vendor/{path}": EDITED.get(path, data) for path, data in FILES.items()}
+    for delay in (0.15, 0.2, 0.25):
+        write(edited.tree, {path: FILES[path] for path in EDITED})
+
+        def take(delay: float = delay) -> None:
+            time.sleep(delay)
+            edited.tree.chmod(0o555)
+            (edited.tree / "models").chmod(0o555)
+
+        taker = threading.Thread(target=take)
+        taker.start()
+        done = run(edited, "vendor", before=bound)
+        taker.join()
+        for path in (edited.tree, edited.tree / "models"):
+            path.chmod(0o755)
+        if done.returncode:
+            refused(done, "Permission denied", edited.tree)
+        assert files_below(edited.root, "vendor/models/alpha", "vendor/models/beta") in (old, new)
+    edited.run("vendor")
+    assert files_below(edited.root, "vendor/models") == new
+    assert not list(edited.tree.rglob(".*"))
+
+
+# the store
+
+
+def test_a_store_that_vanishes_again_and_again_stops_nobody(unfetched: Project) -> None:
+    stop = threading.Event()
+
+    def remove() -> None:
+        while not stop.wait(0.005):
+            shutil.rmtree(unfetched.store, ignore_errors=True)
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    try:
+        for _ in range(2):
+            unfetched.run("vendor")
+            shutil.rmtree(unfetched.tree)
+    finally:
+        stop.set()
+        remover.join()
+    unfetched.run("vendor")
+    unfetched.run("verify")
+
+
+def test_an_entry_with_a_flipped_bit_is_fetched_again(vendored: Project) -> None:
+    shutil.rmtree(vendored.tree)
+    for path in sorted((vendored.store / "sha256").rglob("*")):
+        if path.is_file() and path.suffix != ".origin" and path.stat().st_size:
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2] ^= 1
+            path.write_bytes(data)
+    done = vendored.run("vendor")
+    flipped = [line for line in done.stderr.splitlines() if line.startswith("warning: store entry dropped")]
+    assert len(flipped) == sum(map(bool, FILES.values()))
+    vendored.run("verify")
+
+
+# hosts
+
+
+@pytest.fixture
+def offered(unfetched: Project) -> Iterator[tuple[Project, servers.Host]]:
+    """A project that asks a host before git."""
+    with serving(FILES) as host:
+        unfetched.sources([host.source, 'kind = "git"'])
+        yield unfetched, host
+
+
+def by_source(project: Project) -> dict[str, str]:
+    return {row["path"]: row["source"].split()[0] for row in project.json("vendor")["files"]}
+
+
+def short(data: bytes) -> servers.Answer:
+    """Promises less than it sends; what is over comes where the next answer should."""
+
+    def answer(handler: servers._Handler) -> None:
+        handler.head(200, len(data) - 5)
+        handler.wfile.write(data)
+
+    return answer
+
+
+def test_a_length_that_is_less_than_what_comes_is_the_next_sources_turn(
+    offered: tuple[Project, servers.Host],
+) -> None:
+    project, host = offered
+    host.odd[NET] = [short(FILES[NET])]
+    assert by_source(project)[NET] == "git"
+    project.run("verify")
+
+
+def test_files_in_one_anothers_place_are_refused_by_their_hash(offered: tuple[Project, servers.Host]) -> None:
+    project, host = offered
+    core = "models/alpha/core.py"
+    host.odd = {NET: [servers.body(FILES[core])], core: [servers.body(FILES[NET])]}
+    found = by_source(project)
+    assert {path for path, source in found.items() if source == "git"} == {NET, core}
+    project.run("verify")
+
+
+def test_pages_with_status_200_for_every_file_are_the_next_sources_turn(
+    offered: tuple[Project, servers.Host],
+) -> None:
+    project, host = offered
+    host.odd["*"] = [servers.body(b"<html>sign in first</html>", {"Content-Type": "text/html"})]
+    assert set(by_source(project).values()) == {"git"}
+
+
+def test_connections_that_are_reset_are_the_next_sources_turn(offered: tuple[Project, servers.Host]) -> None:
+    project, host = offered
+
+    def reset(handler: servers._Handler) -> None:
+        handler.head(200, 1000)
+        handler.wfile.write(b"#" * 10)
+        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        handler.connection.close()
+        handler.close_connection = True
+
+    host.odd["*"] = [reset]
+    begun = time.monotonic()
+    assert set(by_source(project).values()) == {"git"}
+    assert time.monotonic() - begun < 20
+
+
+BOMB_MIB = 512
+
+
+def bomb(layers: int) -> bytes:
+    """Half a GiB of zeroes, compressed; twice, and it is a few kilobytes."""
+    data = gzip.compress(b"\0" * (1 << 20), 9) * BOMB_MIB
+    for _ in range(layers - 1):
+        data = gzip.compress(data, 9)
+    return data
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_compressed_bomb_costs_little_memory(offered: tuple[Project, servers.Host], layers: int) -> None:
+    project, host = offered
+    host.odd[NET] = [servers.body(bomb(layers), {"Content-Encoding": ", ".join(["gzip"] * layers)})]
+    peak = project.root.parent / "peak"
+    code = (
+        "import resource, subprocess, sys; done = subprocess.run(sys.argv[2:]); "
+        "open(sys.argv[1], 'w').write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)); "
+        "sys.exit(done.returncode)"
+    )
+    words = [sys.executable, "-m", "tools", "--root", project.root, "--store", project.store, "vendor"]
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code, peak, *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - begun < 30
+    # In KiB on Linux, bytes on macOS.
+    mib = int(peak.read_text()) / (1024 if sys.platform == "linux" else 1 << 20)
+    assert mib < 160, f"{mib:.0f} MiB"
+    assert [line for line in done.stderr.splitlines() if NET in line and line.startswith(("raw", "warning: raw"))]
+    project.run("verify")
