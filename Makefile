@@ -92,8 +92,8 @@ test-torch: ## run the model tests on another torch, and keep the results (TORCH
 	@$(MAKE) $(torch-env)/ready
 	@$(torch-env)/bin/python -m pytest tests/models --results tests/results $(ARGS)
 
-test-frozen: $(VENV)/frozen/ready ## freeze a program with the models (cx_Freeze), and compare it with the plain one
-	@$(VENV)/frozen/bin/python -m pytest tests/frozen $(ARGS)
+test-frozen: $(VENV)/frozen/ready ## freeze a program with the models (cx_Freeze), compare it with the plain one (KEEP=1 keeps figures)
+	@$(if $(filter-out 0,$(KEEP)),KEEP=1) $(VENV)/frozen/bin/python -m pytest tests/frozen $(ARGS)
 
 fuzz: $(VENV)/test/ready ## bend patches, locks, manifests and wheels at random for SECONDS=120; writes docs/figures/
 	@$(VENV)/test/bin/python -m tests.tools.hostile.fuzz $(or $(SECONDS),120)

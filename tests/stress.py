@@ -35,7 +35,7 @@ def main() -> int:
         about="SIGKILL to the process group of a verb, at moments spread evenly over its length, on small projects; "
         "then what is there is compared by its bytes, and the verb is run again.",
         rows=[
-            ("seed", options.seed),
+            ("seed", str(options.seed)),
             ("kills sent", kills.counts["sent"]),
             ("of them, met a run at work", kills.counts["in time"]),
             *_by_verb(cases, kills),
@@ -49,7 +49,7 @@ def main() -> int:
         about="SIGINT to the process group of a verb, at moments spread evenly over its length; and eight runs at once "
         "on one tree or one store.",
         rows=[
-            ("seed", options.seed + 1),
+            ("seed", str(options.seed + 1)),
             ("interrupts sent", interrupts.counts["sent"]),
             ("of them, met a run at work", interrupts.counts["in time"]),
             ("answered with exit code 130 and one line", interrupts.counts["answered"]),

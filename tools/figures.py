@@ -17,10 +17,10 @@ FOLDER = "docs/figures"
 _NONE = "No run has left its figures here."
 SECTIONS = {
     "kills": ("Killed processes", _NONE),
-    "faults": ("Faults of network and disk", _NONE),
+    "faults": ("Interruptions, and many at once", _NONE),
     "hostile": ("Hostile input", _NONE),
     "fuzz": ("Fuzzed input", _NONE),
-    "frozen": ("Frozen programs", f"{_NONE} `make test-frozen` runs one."),
+    "frozen": ("Frozen programs", f"{_NONE} `make test-frozen KEEP=1` leaves them."),
     "cuda": (
         "NVIDIA GPUs",
         "**Nothing was run:** no GPU was at hand. `pytest -m cuda -s` and `make bench` are for one.",
