@@ -43,7 +43,7 @@ class Case:
     """A verb on a project that stands in `began`, to be copied for each run.
 
     groups: what has to be wholly old or wholly new, each group for itself; with a journal there, after the next verb.
-    again: the words of the next run, given whether the first one had come to its end. code: of a run left alone.
+    again: the words of the next run, one that writes, given whether the first one had come to its end. code: of a run left alone.
     """
 
     name: str
@@ -160,7 +160,7 @@ def make_cases(folder: Path) -> list[Case]:
             stops,
             prepared("stops"),
             [("build/rebase",)],
-            lambda done: (["rebase-status"], 0) if done else (stops, 3),
+            lambda done: (["rebase-continue"] if done else stops, 3),
             code=3,
         ),
         Case(
@@ -168,7 +168,7 @@ def make_cases(folder: Path) -> list[Case]:
             ["rebase-continue"],
             stopped,
             [(*ours, *standing)],
-            lambda done: (["rebase-status"] if done else ["rebase-continue"], 0),
+            lambda done: (stops if done else ["rebase-continue"], 0),
         ),
         Case("audit --html", page, audited, [("build/audit/index.html",)], same(page)),
     ]
