@@ -43,7 +43,8 @@ class Case:
     """A verb on a project that stands in `began`, to be copied for each run.
 
     groups: what has to be wholly old or wholly new, each group for itself; with a journal there, after the next verb.
-    again: the words of the next run, one that writes, given whether the first one had come to its end. code: of a run left alone.
+    again: words and exit code of the next run, one that writes, given whether the first one had come to its end.
+    code: of a run left alone.
     """
 
     name: str
