@@ -358,5 +358,7 @@ def run_scrubbed(
     except FileNotFoundError as error:
         raise _git_is_missing() from error
     if check and done.returncode:
-        raise ToolError(f"git {arguments[0]} failed", done.stderr.decode(errors="replace").strip().splitlines())
+        # Ended by a signal, as where a limit is met, it says nothing.
+        said = done.stderr.decode(errors="replace").strip() or f"it ended with {done.returncode}"
+        raise ToolError(f"git {arguments[0]} failed", said.splitlines(), [f"check the disk of {where}"])
     return done

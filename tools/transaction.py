@@ -21,7 +21,7 @@ from tools import manifest
 from tools.errors import UsageError
 from tools.hashes import sha256
 from tools.lock import path_fault
-from tools.store import make_ordinary, write_atomically
+from tools.store import about, make_ordinary, write_atomically
 from tools.tree import digest, locked
 
 BUILD = "build"
@@ -43,8 +43,7 @@ def project_lock(root: Path) -> Iterator[None]:
     try:
         with locked(build):
             _finish(root)
-            for stray in build.glob(f"{STRAY}*"):
-                shutil.rmtree(stray, ignore_errors=True)
+            _sweep(build)
             yield
     finally:
         # As long as it is empty.
@@ -89,10 +88,16 @@ def recover(root: Path) -> list[str]:
 
     Raises UsageError when somebody has since changed one of the files, which is then left alone.
     """
-    if not (root / BUILD / _JOURNAL).exists():
+    build = root / BUILD
+    # A run may also have been killed while it cleared up; one that is at work has the lock's file there too.
+    if not (build / _JOURNAL).exists() and not any(build.glob(f"{STRAY}*")):
         return []
-    with locked(root / BUILD):
-        return _finish(root)
+    with locked(build):
+        done = _finish(root)
+        _sweep(build)
+    with suppress(OSError):
+        build.rmdir()
+    return done
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,11 @@ def _at_hand(entry: _Entry) -> bool:
     return entry.after in (None, digest(entry.path), digest(entry.staged))
 
 
+def _sweep(build: Path) -> None:
+    for stray in build.glob(f"{STRAY}*"):
+        shutil.rmtree(stray, ignore_errors=True)
+
+
 def _named(root: Path, path: Path) -> str:
     # Relative where it can be: the project may be moved before the journal is read.
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
@@ -175,7 +185,7 @@ def _move(source: Path, target: Path) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as stream:
+    with about(path), path.open("wb") as stream:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())

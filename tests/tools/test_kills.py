@@ -33,7 +33,6 @@ def test_eight_at_once_on_one_store_or_one_project(tmp_path: Path) -> None:
     assert not tally.failures, "\n".join(tally.failures)
 
 
-@pytest.mark.xfail(strict=True, reason="tools/history.py makes one of its own")
 def test_every_temporary_folder_is_one_that_a_later_run_removes() -> None:
     makers = {
         path.name
