@@ -7,6 +7,7 @@ not meet its hash.
 
 import argparse
 import io
+import json
 import re
 import resource
 import shutil
@@ -33,6 +34,7 @@ from tools.errors import ToolError
 from tools.git import Scratch
 from tools.hashes import blob_id, sha256
 from tools.rebase_state import resume
+from tools.transaction import recover
 from tools.wheels import parse_step, read_member
 
 CORE = "models/alpha/core.py"
@@ -210,6 +212,21 @@ def readers(project: Project, scratch: Scratch) -> list[Reader]:
         resume(unfinished.root)
         return True
 
+    begun = rooms / "begun"
+
+    def finished(data: bytes) -> bool:
+        shutil.rmtree(begun, ignore_errors=True)
+        journal = begun / "build/journal"
+        journal.mkdir(parents=True)
+        (begun / "file").write_bytes(b"old")
+        (journal / "0").write_bytes(b"new")
+        (journal / "plan.json").write_bytes(data)
+        done = recover(begun)
+        # A plan may name any file of the project, and nothing but what was staged for it gets there.
+        outside = [path for path in begun.rglob("*") if path.is_file() and "build" not in path.parts]
+        assert all(path.read_bytes() in (b"old", b"new") for path in outside)
+        return bool(done)
+
     def unpacked(data: bytes) -> bool:
         try:
             got = read_member(data, MEMBER, [parse_step("lf")])
@@ -224,12 +241,19 @@ def readers(project: Project, scratch: Scratch) -> list[Reader]:
         Reader("manifest", [(project.tree / manifest.NAME).read_bytes()], recorded),
         Reader("wheel", wheels, unpacked),
         Reader("rebase state", [state.read_bytes()], resumed),
+        Reader("journal", [_plan(None), _plan("build/rebase")], finished),
         *(_whole(project, name, place, seeds) for name, place, seeds in (
             ("vendor with a bent patch", "patches/core.patch", patches),
             ("vendor with a bent lock", "upstream.lock", [text]),
             ("vendor with a bent manifest", "vendor/PROVENANCE.json", [(project.tree / manifest.NAME).read_bytes()]),
         )),
     ]  # fmt: skip
+
+
+def _plan(remove: str | None) -> bytes:
+    """The plan of a journal that puts `new` in the place of `old`."""
+    entry = {"path": "file", "before": sha256(b"old"), "after": sha256(b"new"), "staged": "0"}
+    return json.dumps({"files": [entry], "remove": remove}, indent=2).encode()
 
 
 def _unfinished(project: Project, where: Path) -> Project:

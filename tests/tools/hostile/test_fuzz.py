@@ -11,8 +11,8 @@ from tests.tools.hostile.fuzz import Reader, Tally, attempt, readers, try_many, 
 from tools.errors import UsageError
 from tools.git import Scratch
 
-NAMES = ["patch", "lock", "manifest", "wheel", "rebase state", "vendor with a bent patch", "vendor with a bent lock",
-         "vendor with a bent manifest"]  # fmt: skip
+NAMES = ["patch", "lock", "manifest", "wheel", "rebase state", "journal", "vendor with a bent patch",
+         "vendor with a bent lock", "vendor with a bent manifest"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
