@@ -119,15 +119,15 @@ def _finish(root: Path) -> list[str]:
         entries = [_entry(root, journal, entry) for entry in plan["files"]]
         if (remove := plan["remove"]) not in (None, REMOVABLE):
             raise ValueError(f"it is not for a run to remove {remove!r}")
+        # A tree that was removed since has no manifest to write.
+        entries = [entry for entry in entries if entry.path.parent.is_dir()]
+        # A later edit is somebody's work: neither overwritten nor mixed with ours.
+        changed = [str(entry.path) for entry in entries if digest(entry.path) not in (entry.before, entry.after)]
+        changed += [str(entry.staged) for entry in entries if not _at_hand(entry)]
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UsageError(
             f"{journal} was not written by a run that was killed", [str(error)], [f"look at it, then: rm -r {journal}"]
         ) from error
-    # A tree that was removed since has no manifest to write.
-    entries = [entry for entry in entries if entry.path.parent.is_dir()]
-    # A later edit is somebody's work: neither overwritten nor mixed with ours.
-    changed = [str(entry.path) for entry in entries if digest(entry.path) not in (entry.before, entry.after)]
-    changed += [str(entry.staged) for entry in entries if not _at_hand(entry)]
     if changed:
         raise UsageError(
             "a killed run left files to write that were changed since",

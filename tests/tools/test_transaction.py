@@ -160,6 +160,7 @@ HOSTILE_PLANS = {
     "a path upwards": json.dumps({"files": [PLAIN | {"path": "../canary"}], "remove": None}),
     "an absolute path": json.dumps({"files": [PLAIN | {"path": "/etc/canary"}], "remove": None}),
     "a path of a repository": json.dumps({"files": [PLAIN | {"path": ".git/hooks/pre-commit"}], "remove": None}),
+    "a name too long for a disk": json.dumps({"files": [PLAIN | {"path": "9" * 400}], "remove": None}),
     "a NUL": json.dumps({"files": [PLAIN | {"path": "a\0b"}], "remove": None}),
     "half a letter": json.dumps({"files": [PLAIN | {"path": "\ud800"}], "remove": None}),
     "a staged file elsewhere": json.dumps({"files": [PLAIN | {"staged": "../../canary"}], "remove": None}),
