@@ -81,6 +81,7 @@ def page(lock: Lock, baseline: str, files: Sequence[FileAudit]) -> bytes:
         words={word: STATUS_WORDS[word] for word in shown},
         commits={name: (url, commit, web_page(url, commit)) for name, (url, commit) in commits.items()},
         differs=[file for file in files if "baseline differs" in file.status],
+        hidden=sum("baseline unknown" in file.status for file in files),
         kept=[file for file in files if {"baseline differs", "unchanged"} <= {*file.status}],
         patched=[file for file in files if "patched" in file.status],
         blob_page=lambda name, path: web_page(*commits[name], path) if name in commits else None,

@@ -188,6 +188,9 @@ def test_without_the_baseline_the_other_columns_come_and_exit_5_says_why(audited
         assert files[path]["comparisons"]["upstream_vendored"] is not None
         assert files[path]["comparisons"]["upstream_baseline"] is None
     done = audit(audited, code=5)
+    # What is unknown is not counted as being the same.
+    assert " differs from upstream in 0 of 3 files; of 2 more it is unknown\n" in done.stdout
+    assert "OFFLINE" not in done.stderr
     assert "  core.py" in done.stdout
     [line] = [line for line in done.stderr.splitlines() if "baseline unknown" in line]
     assert app(audited).as_uri() in line

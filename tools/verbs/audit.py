@@ -100,7 +100,10 @@ def audit(
         error = NoSource(
             "bytes could not be had; everything else is shown",
             missing,
-            ["make audit UPSTREAM=<clone or bundle of upstream>", "make audit, without OFFLINE=1"],
+            [
+                "make audit UPSTREAM=<clone or bundle of upstream>",
+                *(["make audit, without OFFLINE=1"] if offline else []),
+            ],
         )
     elif check:
         lines.append(f"{len(found)} claims of the lock and the documents hold")
@@ -132,11 +135,14 @@ def _table(files: "list[FileAudit]", baseline: str) -> str:
     differs = [file for file in files if "baseline differs" in file.status]
     kept = [file for file in differs if "unchanged" in file.status]
     promised = sum("not vendored" in file.status for file in files)
+    known = [file for file in files if "baseline unknown" not in file.status]
+    hidden = len(files) - len(known)
     lines = [
         columns(rows),
         "patch: upstream to vendored; app: upstream to baseline; move: baseline to vendored",
-        f"the baseline {baseline[:12]} differs from upstream in {len(differs)} of {len(files)} files"
-        + (f", {len(kept)} of them unchanged here" if kept else ""),
+        f"the baseline {baseline[:12]} differs from upstream in {len(differs)} of {len(known)} files"
+        + (f", {len(kept)} of them unchanged here" if kept else "")
+        + (f"; of {hidden} more it is unknown" if hidden else ""),
     ]
     if promised:
         lines.append(f"{promised} files are not vendored: for them, what the lock promises is shown")
