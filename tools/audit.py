@@ -14,6 +14,7 @@ from tools.apply import apply_patch, joined, read_patch, read_patches
 from tools.errors import ToolError, UsageError
 from tools.git import Commit, RemoteError, Scratch, remote_commit, remote_tip
 from tools.hashes import blob_id, sha256
+from tools.limits import LARGEST_FILE, Unreadable, read_small
 from tools.lock import ABSENT, LOCK_NAME, Lock, PinnedFile
 from tools.progress import Progress
 from tools.refresh import line_counts
@@ -37,7 +38,7 @@ STATUS_WORDS = {
     "is baseline": "the audited checkout has the baseline's bytes",
     "is vendored": "the audited checkout has the vendored bytes",
     "is something else": "the audited checkout has bytes that none of the three has",
-    "is missing": "the audited checkout has no such file",
+    "is missing": "the audited checkout has no such plain file",
 }
 
 
@@ -228,9 +229,10 @@ def gather_sides(root: Path, lock: Lock, wanted: Wanted, store: Store, progress:
 
 
 def _read(path: Path) -> Side:
+    """The file at `path`; what is no plain file there is none: a link may lead anywhere, and a pipe has no end."""
     try:
-        return Side(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+        return Side(None if path.is_symlink() else read_small(path, LARGEST_FILE))
+    except (FileNotFoundError, NotADirectoryError, Unreadable):
         return Side(None)
 
 

@@ -272,11 +272,12 @@ def listed(found: Sequence[Problem]) -> list[str]:
 
 def steps(found: Sequence[Problem]) -> list[str]:
     """The commands that go on, or do not, once `found` are seen to."""
-    drop = " ".join(problem.drop for problem in found if problem.drop)
-    return [
-        f'make rebase-continue DROP="{drop}"' if drop else "make rebase-continue",
-        "make rebase-abort forgets it all",
-    ]
+    names = [problem.drop for problem in found if problem.drop]
+    # One with blanks in it has to be named alone.
+    together = " ".join(name for name in names if " " not in name)
+    values = [*([together] if together else []), *(name for name in names if " " in name)]
+    goes_on = [f'make rebase-continue DROP="{value}"' for value in values] or ["make rebase-continue"]
+    return [*goes_on, "make rebase-abort forgets it all"]
 
 
 def undecided(found: Sequence[Problem], then: Sequence[str]) -> ToolError:

@@ -158,6 +158,8 @@ def _entry(root: Path, journal: Path, found: Mapping[str, Any]) -> _Entry:
         value is None or (isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value)) for value in hashes
     ):
         raise ValueError(f"the entry of {name!r} is malformed")
+    if not outside and not (root / name).parent.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"path {name!r} leads out of the project")
     return _Entry(root / name, hashes[0], hashes[1], journal / staged)
 
 

@@ -8,11 +8,12 @@ the next.
 import ctypes
 import errno
 import os
+import re
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -142,10 +143,16 @@ def recover(tree: Path, folder: str) -> list[str]:
 def swap_in(tree: Path, folder: str, files: Mapping[str, bytes], carried: Iterable[str]) -> None:
     """Make `folder` of `tree` hold exactly `files` (bytes by path below `tree`) and its own old files `carried`.
 
-    carried: paths below `folder`, copied over as they are. Raises HashMismatch when what was written does not read
-    back, OSError from the disk; in both cases the old folder stands untouched.
+    carried: paths below `folder`, copied over as they are. What somebody puts there meanwhile is moved over. Raises
+    HashMismatch when what was written does not read back, UsageError for a mount in it, OSError from the disk; in all
+    cases the old folder stands untouched.
     """
     final = tree / folder
+    if mounted := mounts(final):
+        raise UsageError(
+            f"{final} cannot be replaced", [f"is a mount: {path}" for path in mounted], ["unmount it, or move it away"]
+        )
+    seen = set(listing(final))
     for place, _, _ in os.walk(final):
         # The old folder could be exchanged, but not removed then, by this run or any later one.
         if not os.access(place, os.W_OK | os.X_OK):
@@ -169,11 +176,46 @@ def swap_in(tree: Path, folder: str, files: Mapping[str, bytes], carried: Iterab
             if digest(staging / Path(path).relative_to(folder)) != sha256(data):
                 raise HashMismatch(f"{path} does not read back as it was written", next_steps=["check the disk"])
         _sync_folder(staging)
-        _put(staging, final)
+        _like(staging, final)
+        _put(staging, final, seen)
         _sync_folder(final.parent)
     finally:
         # The old folder after the exchange, or an unfinished new one.
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def mounts(folder: Path) -> list[Path]:
+    """What is mounted at `folder` or below: exchanged with its folder, it would be emptied with it."""
+    try:
+        # A mount of the same file system, or of a single file, is told nowhere else.
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        named = [re.sub(r"\\([0-7]{3})", lambda at: chr(int(at[1], 8)), line.split()[4]) for line in lines]
+    except (OSError, IndexError):
+        named = []
+    real = folder.resolve()
+    found = {Path(name) for name in named if Path(name).is_relative_to(real)}
+    return sorted(found | {Path(place) for place, _, _ in os.walk(folder) if os.path.ismount(place)})
+
+
+def _like(staging: Path, final: Path) -> None:
+    """Give the folders of `staging` the modes and owners that they have in `final`."""
+    for place, _, _ in os.walk(staging):
+        old = final / Path(place).relative_to(staging)
+        if old.is_dir() and not old.is_symlink():
+            about_old = old.stat()
+            # Only the owner of both, or root, can give a folder away.
+            with suppress(OSError, AttributeError):
+                os.chown(place, about_old.st_uid, about_old.st_gid)
+            shutil.copymode(old, place)
+
+
+def _rescue(old: Path, final: Path, seen: Set[str]) -> None:
+    """Move over to `final` what somebody has put into `old` since it was `seen`, unless it is in our place."""
+    for name, path in listing(old).items():
+        target = final / name
+        if name not in seen and not os.path.lexists(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
 
 
 def prune(folder: Path) -> None:
@@ -196,10 +238,12 @@ def prune_upwards(folder: Path, stop: Path) -> None:
         folder = folder.parent
 
 
-def _put(staging: Path, final: Path) -> None:
+def _put(staging: Path, final: Path, seen: Set[str]) -> None:
     if not final.exists():
         staging.rename(final)
-    elif not _exchange(staging, final):
+    elif _exchange(staging, final):
+        _rescue(staging, final, seen)
+    else:
         retired = final.with_name(f".{final.name}{_RETIRED}")
         try:
             final.rename(retired)
@@ -208,6 +252,7 @@ def _put(staging: Path, final: Path) -> None:
             # An error or an interruption in between.
             if not final.exists():
                 retired.rename(final)
+        _rescue(retired, final, seen)
         # Windows keeps files that are open; the next run removes them.
         shutil.rmtree(retired, ignore_errors=True)
 

@@ -1,6 +1,7 @@
 """`audit`: three versions of every file, any checkout beside them, and every claim held against the bytes."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -542,3 +543,21 @@ def test_commits_on_github_are_linked() -> None:
     assert web_page("https://github.com/a/b", "x", "m/n.py") == "https://github.com/a/b/blob/x/m/n.py"
     for url in ("file:///a/b.git", "https://example.org/a/b", "https://github.com.evil.org/a/b", "javascript:alert(1)"):
         assert web_page(url, "x") is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes and links are for other systems")
+def test_links_and_pipes_are_no_files_to_audit(audited: Project, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("TOPSECRET = 1\n")
+    checkout = tmp_path / "checkout"
+    for path in (CORE, NET, EXTRA):
+        (checkout / path).parent.mkdir(parents=True, exist_ok=True)
+    (checkout / CORE).symlink_to(tmp_path / "secret")
+    os.mkfifo(checkout / NET)
+    (checkout / EXTRA).write_bytes(b"x = 1\n")
+    files = by_path(report(audited, "--tree", checkout, "--html"))
+    assert [files[path]["status"][-1] for path in (CORE, NET, EXTRA)] == [
+        "is missing",
+        "is missing",
+        "is something else",
+    ]
+    assert "TOPSECRET" not in (audited.root / "build/audit/index.html").read_text(encoding="utf-8")

@@ -401,6 +401,17 @@ def test_names_with_blanks_can_be_dropped(tmp_path: Path) -> None:
     in_order(project)
 
 
+def test_the_command_that_is_offered_names_one_with_blanks_alone(tmp_path: Path) -> None:
+    project = make_project(tmp_path, {**FILES, "models/alpha/a b.py": b"x = 1\n"})
+    project.advance({"models/alpha/a b.py": None, EXTRA: None})
+    said = project.run("rebase", "main", code=3).stderr
+    offered = re.findall(r'next: make rebase-continue DROP="(.*)"', said)
+    assert offered == [EXTRA, "models/alpha/a b.py"]
+    project.run("rebase-continue", "--drop", offered[0], code=3)
+    project.run("rebase-continue", "--drop", offered[1])
+    in_order(project)
+
+
 def test_offline_asks_no_network(project: Project) -> None:
     project.run("vendor")
     project.advance({EXTRA: b"x = 1\n"})

@@ -190,3 +190,22 @@ def test_a_staged_file_with_other_bytes_is_not_moved_in(tmp_path: Path, monkeypa
     with pytest.raises(UsageError, match="changed since"):
         recover(tmp_path)
     assert not (tmp_path / "file").exists()
+
+
+def test_the_verb_lock_finishes_what_was_begun_first(vendored: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = vendored.lock.read_bytes()
+    interrupted(vendored.root, {vendored.lock: old + b"# new\n"}, monkeypatch)
+    vendored.run("lock")
+    assert vendored.lock.read_bytes().endswith(b"# new\n")
+
+
+def test_a_plan_does_not_lead_through_a_link(vendored: Project, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (vendored.root / "link").symlink_to(tmp_path / "outside")
+    journal = vendored.root / "build" / "journal"
+    journal.mkdir(parents=True)
+    (journal / "0").write_bytes(b"")
+    entry = PLAIN | {"path": "link/file", "after": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}
+    (journal / "plan.json").write_text(json.dumps({"files": [entry], "remove": None}))
+    assert "leads out of the project" in vendored.run("status", code=2).stderr
+    assert list((tmp_path / "outside").iterdir()) == []

@@ -20,7 +20,7 @@ from tools.console import (
 )
 from tools.errors import Drift, MalformedLock, MalformedPatch, UsageError
 from tools.lock import LOCK_NAME
-from tools.transaction import write_together
+from tools.transaction import recover, write_together
 
 
 @click.command()
@@ -91,6 +91,7 @@ def relock(context: Context, upstream: str | None, check: bool) -> None:
     from tools.relock import relock as run
     from tools.store import write_atomically
 
+    recover(context.root)
     path = context.root / LOCK_NAME
     try:
         text = path.read_text(encoding="utf-8")
