@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from tools.errors import ToolError, UsageError
-from tools.lock import LOCK_NAME, Lock, PinnedFile, load, words_in
+from tools.lock import LOCK_NAME, Lock, PinnedFile, is_called, load, words_in
 from tools.progress import Progress
 from tools.store import Store, default_root
 from tools.transaction import project_lock, recover
@@ -108,15 +108,12 @@ def pinned_named(lock: Lock, names: Sequence[str]) -> list[PinnedFile]:
     Raises UsageError for a name that fits none.
     """
 
-    def fits(file: PinnedFile, name: str) -> bool:
-        return f"/{file.path}".endswith(f"/{name}")
-
-    unknown = [name for name in names if not any(fits(file, name) for file in lock.files)]
+    unknown = [name for name in names if not any(is_called(file.path, name) for file in lock.files)]
     if unknown:
         raise UsageError(
             f"no pinned file is called {', '.join(unknown)}", next_steps=["make status; MODEL_CHANGES.md lists them"]
         )
-    return [file for file in lock.files if not names or any(fits(file, name) for name in names)]
+    return [file for file in lock.files if not names or any(is_called(file.path, name) for name in names)]
 
 
 def pinned_bytes(

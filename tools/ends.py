@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tools.apply import build
@@ -10,7 +10,7 @@ from tools.errors import NoSource, UsageError
 from tools.git import RemoteError, remote_tip
 from tools.hashes import blob_id
 from tools.history import History
-from tools.lock import Lock, Pin
+from tools.lock import Lock
 from tools.progress import Progress
 from tools.sources import existing
 
@@ -106,8 +106,3 @@ def old_files(
 def patched_bytes(root: Path, lock: Lock, pinned: Mapping[str, bytes]) -> dict[str, bytes]:
     """The bytes of every file of the lock as vendored, made of `pinned`, by path. Raises what `build` raises."""
     return {path: data for part in build(root, lock, lock.components, pinned) for path, data in part.files.items()}
-
-
-def moved_pin(lock: Lock, url: str, branch: str, commit: str, date: str) -> Pin:
-    """The lock's pin at another commit."""
-    return replace(lock.pin, url=url, branch=branch, commit=commit, date=date)

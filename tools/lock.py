@@ -171,6 +171,11 @@ class Lock:
         return tuple(component for component in self.components if not wanted or component.name in wanted)
 
 
+def is_called(path: str, name: str) -> bool:
+    """Whether a person who says `name` may mean `path`: it is the path, or its end from the start of a part on."""
+    return f"/{path}".endswith(f"/{name}")
+
+
 def words_in(text: str) -> list[str]:
     """The names in a list such as `DROP="a, b c"`, between commas and blanks."""
     return text.replace(",", " ").split()

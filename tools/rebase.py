@@ -13,12 +13,12 @@ from pathlib import Path
 from tools.apply import read_patches
 from tools.carry import Carried, Survey, markers, survey, syntax_fault
 from tools.change import completed, prove
-from tools.ends import find, moved_pin, old_files, patched_bytes, place
+from tools.ends import find, old_files, patched_bytes, place
 from tools.errors import ToolError, Undecided, UsageError
 from tools.git import Scratch
 from tools.hashes import sha256
 from tools.history import History
-from tools.lock import LOCK_NAME, Lock, Pin, words_in
+from tools.lock import LOCK_NAME, Lock, Pin, is_called, words_in
 from tools.progress import Progress
 from tools.refresh import bare, rendered
 from tools.relock import Move, moved
@@ -115,7 +115,7 @@ def begin(
         found = survey(history, lock, patches, pinned, patched, old, new)
         paths = [*(file.path for file in found.files if file.path), *found.added, *found.passed_over]
         files = {path: history.read(new[path]) for path in paths}
-        pin = moved_pin(lock, where.url, branch, commit, history.date(commit))
+        pin = Pin(where.url, branch, commit, history.date(commit))
     return Rebase(sha256((root / LOCK_NAME).read_bytes()), lock.pin, pin, found, files)
 
 
@@ -130,7 +130,7 @@ def chosen(rebase: Rebase, add: Iterable[str], drop: Iterable[str], allow_loss: 
 
 def _fitting(what: str, values: Iterable[str], known: Sequence[str]) -> frozenset[str]:
     def fits(name: str) -> list[str]:
-        return [path for path in known if f"/{path}".endswith(f"/{name}")]
+        return [path for path in known if is_called(path, name)]
 
     # A value is one name that may have blanks in it, or several names.
     names = [name for value in values for name in ([value] if fits(value) else words_in(value))]

@@ -25,8 +25,6 @@ from tools.progress import Progress
 from tools.sources import download_wheel, existing
 from tools.wheels import parse_step, read_member
 
-_OF_BASELINE = ("baseline", "baseline_sha256")
-
 
 @dataclass(frozen=True)
 class _Chosen:
