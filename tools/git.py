@@ -232,7 +232,8 @@ def _ask(runner: "git.Git", seconds: float, *arguments: str) -> bytes:
     Not GitPython's `kill_after_timeout`: that one lists git's children with `ps` or `pgrep`, which small containers
     lack, and keeps an interrupted run waiting for the time to pass.
     """
-    # A session of its own, so that git and its network helpers can be ended together.
+    # A session of its own, so that git and its network helpers can be ended together. A SIGKILL of ours leaves them to
+    # end by themselves, in a temporary folder that a later run removes.
     process = runner.execute([runner.GIT_PYTHON_GIT_EXECUTABLE, *arguments], as_process=True, start_new_session=True)
     assert process.proc is not None
     running: subprocess.Popen[bytes] = process.proc

@@ -74,7 +74,9 @@ class Case:
         self.end = everything(project)
 
     def copy(self, to: Path) -> Project:
-        shutil.rmtree(to, ignore_errors=True)
+        while to.exists():
+            # Not whole at once where a git of the last run still writes.
+            shutil.rmtree(to, ignore_errors=True)
         shutil.copytree(self.began.root, to / "project", symlinks=True)
         if self.began.store.exists():
             shutil.copytree(self.began.store, to / "store")
@@ -105,6 +107,22 @@ def start(project: Project, words: Sequence[str]) -> tuple["subprocess.Popen[byt
             start_new_session=True,
         )
     return process, begun
+
+
+def wait_for_git(project: Project) -> None:
+    """Git has a session of its own, and goes on for a moment in its temporary folder when the verb alone is killed."""
+    deadline = time.monotonic() + 60
+    while any(_works_below(process, project.root.parent) for process in Path("/proc").glob("[0-9]*")):
+        assert time.monotonic() < deadline, f"git does not end in {project.root.parent}"
+        time.sleep(0.01)
+
+
+def _works_below(process: Path, folder: Path) -> bool:
+    """Of a process there, as Linux tells it; elsewhere there is none to ask about."""
+    try:
+        return (process / "cwd").readlink().is_relative_to(folder)
+    except OSError:
+        return False
 
 
 def said(project: Project) -> str:
@@ -194,6 +212,7 @@ def cut_off(case: Case, place: Path, delay: float, sent: signal.Signals, tally: 
     if process.poll() is None:
         os.killpg(process.pid, sent)
     code = process.wait(60)
+    wait_for_git(project)
     tally.counts["sent"] += 1
 
     def fail(what: str) -> None:

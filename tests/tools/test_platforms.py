@@ -61,6 +61,12 @@ def test_a_checkout_on_windows_has_every_tracked_byte(tracked: Path, tmp_path: P
     assert load(there) == load(ROOT)
 
 
+def test_nothing_is_tracked_but_text_and_pictures_of_the_bench(tracked: Path) -> None:
+    binary = [path for path in tracked.rglob("*") if path.is_file() and b"\0" in path.read_bytes()]
+    strange = [path for path in binary if ".git" not in path.parts and path.parent != tracked / "bench/results"]
+    assert strange == []
+
+
 def test_without_gitattributes_that_checkout_would_differ(tracked: Path, tmp_path: Path) -> None:
     """So that the test above can fail."""
     (tracked / ".gitattributes").unlink()
