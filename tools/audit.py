@@ -18,7 +18,7 @@ from tools.limits import LARGEST_FILE, Unreadable, read_small
 from tools.lock import ABSENT, LOCK_NAME, Lock, PinnedFile
 from tools.progress import Progress
 from tools.refresh import line_counts
-from tools.sources import existing, gather, sources_for
+from tools.sources import asked_at, gather, sources_for
 from tools.store import Store
 
 SIDES = ("upstream", "baseline", "vendored")
@@ -255,7 +255,7 @@ def _folders(lock: Lock) -> list[str]:
 
 def _upstream(lock: Lock, wanted: Wanted, store: Store, progress: Progress, read: dict[str, Commit]) -> dict[str, Side]:
     if wanted.anew and not wanted.offline:
-        url = str(existing(wanted.upstream) or wanted.upstream) if wanted.upstream else lock.pin.url
+        url = asked_at(wanted.upstream) if wanted.upstream else lock.pin.url
         progress.line(f"git {url}: reading {lock.pin.commit[:12]}")
         try:
             read["upstream"] = found = remote_commit(
@@ -427,7 +427,7 @@ def _document_claims(root: Path, lock: Lock, verbs: Sequence[tuple[str, str]]) -
         if not path.exists():
             continue
         text = path.read_text(encoding="utf-8")
-        differing = docs.differing(text, fresh.get(path, text))
+        differing = docs.differing(text, fresh.get(name, text))
         yield from (Claim(f"{name}:{line}", was, now, "make docs") for line, was, now in differing)
         if not differing:
             yield Claim(f"{name} computed parts", "current", "current", "make docs")

@@ -56,7 +56,7 @@ def completed(
     documents = stale(root, lock, patches, verbs)
     return lock, {
         **{root / path: data for path, data in changes.items()},
-        **{path: text.encode() for path, text in documents.items()},
+        **{root / name: text.encode() for name, text in documents.items()},
     }
 
 

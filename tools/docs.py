@@ -66,8 +66,8 @@ def render(text: str, known: Mapping[str, Callable[[], str]], name: str) -> str:
     return _PART.sub(replace, text)
 
 
-def stale(root: Path, lock: Lock, patches: Mapping[str, Patch], verbs: Sequence[tuple[str, str]]) -> dict[Path, str]:
-    """The documents below `root` that are not as computed from the rest, with the text they should have."""
+def stale(root: Path, lock: Lock, patches: Mapping[str, Patch], verbs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """The documents below `root` that are not as computed from the rest, by name, with the text they should have."""
     known = parts(root, lock, patches, verbs)
     found = {}
     for name in DOCUMENTS:
@@ -78,7 +78,7 @@ def stale(root: Path, lock: Lock, patches: Mapping[str, Patch], verbs: Sequence[
             except UnicodeDecodeError as error:
                 raise UsageError(f"{name} cannot be read", [str(error)]) from error
             if (fresh := render(text, known, name)) != text:
-                found[path] = fresh
+                found[name] = fresh
     return found
 
 

@@ -12,7 +12,7 @@ from tools.hashes import blob_id
 from tools.history import History
 from tools.lock import Lock
 from tools.progress import Progress
-from tools.sources import existing
+from tools.sources import asked_at, existing
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@-]*")
 
@@ -34,7 +34,7 @@ def place(url: str, upstream: str | None, *, offline: bool = False) -> Place:
 
     Raises NoSource when it may not be asked since it is not on this machine and the run is `offline`.
     """
-    found = Place(url, str(existing(upstream) or upstream), True) if upstream else Place(url, url)
+    found = Place(url, asked_at(upstream), True) if upstream else Place(url, url)
     if offline and not (found.asked.startswith("file://") or existing(found.asked)):
         raise NoSource(
             f"{found.asked} is not asked, offline", next_steps=["name a copy on this machine with UPSTREAM="]

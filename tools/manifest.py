@@ -77,11 +77,9 @@ def _sections(path: Path) -> dict[str, Any] | None:
         json.dumps(document, ensure_ascii=False).encode()
         ours = document["schema"] == SCHEMA and str(document["tool"]).startswith(_TOOL)
         sections = document["components"]
-        if ours and all(
-            path_fault(entry["path"]) is None and isinstance(entry["result"]["sha256"], str)
-            for part in sections.values()
-            for entry in part["files"]
-        ):
+        entries = [entry for part in sections.values() for entry in part["files"]]
+        texts = [text for entry in entries for text in (entry["source"], *_hashes(entry))]
+        if ours and not any(path_fault(entry["path"]) for entry in entries) and all(isinstance(x, str) for x in texts):
             return dict(sections)
     except FileNotFoundError:
         return {}
@@ -107,13 +105,24 @@ def settle(tree: Path) -> None:
         (tree / PENDING).unlink(missing_ok=True)
 
 
-def agrees(found: Mapping[str, Any] | None, lock: Lock, component: Component) -> bool:
+def origins(found: Mapping[str, Any]) -> dict[str, str]:
+    """The source of each file of the section `found`, by path."""
+    return {entry["path"]: entry["source"] for entry in found["files"]}
+
+
+def hashes(found: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """The SHA-256s of base and result of each file of the section `found`, by path."""
+    return {entry["path"]: _hashes(entry) for entry in found["files"]}
+
+
+def _hashes(entry: Mapping[str, Any]) -> tuple[str, str]:
+    return entry["base"]["sha256"], entry["result"]["sha256"]
+
+
+def agrees(found: Mapping[str, Any], lock: Lock, component: Component) -> bool:
     """Whether the section `found` is what `lock` says of `component`, whatever sources it names."""
-    try:
-        origins = {entry["path"]: str(entry["source"]) for entry in (found or {})["files"]}
-        return found == section(lock, component, origins)
-    except (KeyError, TypeError):
-        return False
+    named = origins(found)
+    return all(file.path in named for file in component.files) and found == section(lock, component, named)
 
 
 def ours(tree: Path) -> dict[str, set[str]]:
@@ -125,4 +134,4 @@ def ours(tree: Path) -> dict[str, set[str]]:
 
 
 def _entries(sections: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(entry["path"], entry["result"]["sha256"]) for part in sections.values() for entry in part["files"]]
+    return [(path, result) for part in sections.values() for path, (_, result) in hashes(part).items()]

@@ -162,7 +162,7 @@ def refresh(
     new_lock, plan = completed(
         root, {**changed, LOCK_NAME: tomlkit.dumps(document).encode()}, pinned, verbs, draft=True
     )
-    documents = tuple(path.name for path in plan if path.name in DOCUMENTS)
+    documents = tuple(name for name in DOCUMENTS if root / name in plan)
     write_together(root, {**plan, **_manifest(tree, new_lock, components)})
     return Refreshed(tuple(patches), documents, tuple(line for patch in patches for line in blemishes(patch)))
 
@@ -175,10 +175,7 @@ def _refuse_other_base(tree: Path, lock: Lock, components: Iterable[Component]) 
         if part.name not in sections:
             wrong.append(f"{part.path}: {manifest.NAME} says nothing of it")
             continue
-        made = {
-            entry["path"]: (entry["base"]["sha256"], entry["result"]["sha256"])
-            for entry in sections[part.name]["files"]
-        }
+        made = manifest.hashes(sections[part.name])
         for file in part.files:
             base, result = made.get(file.path, ("", ""))
             if base != file.sha256:
@@ -216,7 +213,7 @@ def _manifest(tree: Path, lock: Lock, components: Iterable[Component]) -> dict[P
     sections = manifest.read(tree)
     for part in lock.select(component.name for component in components):
         if part.name in sections:
-            origins = {entry["path"]: str(entry["source"]) for entry in sections[part.name]["files"]}
+            origins = manifest.origins(sections[part.name])
             if all(file.path in origins for file in part.files):
                 sections[part.name] = manifest.section(lock, part, origins)
     return {(tree / manifest.NAME).resolve(): manifest.render(sections)} if sections else {}

@@ -22,7 +22,7 @@ from tools.hashes import blob_id, sha256
 from tools.lock import ABSENT, LOCK_NAME, Lock, Member, Pin, Wheel, path_fault
 from tools.patchset import Patch, parse
 from tools.progress import Progress
-from tools.sources import download_wheel, existing
+from tools.sources import asked_at, download_wheel
 from tools.wheels import parse_step, read_member
 
 
@@ -62,7 +62,7 @@ def relock(
         ) from error
     url, commit = chosen.pin
     progress.line(f"git {upstream or url}: reading {commit[:12]}")
-    found = _commit(str(existing(upstream) or upstream) if upstream else url, commit, chosen.folders, bool(upstream))
+    found = _commit(asked_at(upstream) if upstream else url, commit, chosen.folders, bool(upstream))
     _set(document["pin"], "date", found.date)
     for data in found.files.values():
         keep(data, "UPSTREAM" if upstream else f"git {url}")

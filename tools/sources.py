@@ -325,6 +325,11 @@ def sources_for(lock: Lock, upstream: str | None) -> list[Source]:
     return found
 
 
+def asked_at(upstream: str) -> str:
+    """What git is given for `upstream`: the whole path of a repository or bundle on this machine, or the URL it is."""
+    return str(existing(upstream) or upstream)
+
+
 def existing(upstream: str) -> Path | None:
     """Where the repository or bundle `upstream` lies if it is a path, whole, since git runs in another folder."""
     try:

@@ -129,7 +129,8 @@ def _as_locked(place: Path, lock: Lock, components: Sequence[Component]) -> dict
 
 
 def _origins(sections: Mapping[str, Any], components: Sequence[Component]) -> dict[str, str]:
-    return {entry["path"]: entry["source"] for part in components for entry in sections[part.name]["files"]}
+    found = [manifest.origins(sections[part.name]) for part in components]
+    return {path: source for origins in found for path, source in origins.items()}
 
 
 def _plan(lock: Lock, components: Sequence[Component], place: Place) -> dict[str, list[str]]:

@@ -94,7 +94,7 @@ def test_the_page_goes_stale_with_a_figure(vendored: Project) -> None:
     assert "| kills | 12,345 |" in path.read_text(encoding="utf-8")
     vendored.run("lint")
     keep(vendored.root, "kills", rows=[["kills", 6]])
-    assert "stale: reliability.md" in vendored.run("lint", code=1).stderr
+    assert "stale: docs/reliability.md" in vendored.run("lint", code=1).stderr
     (vendored.root / FOLDER / "kills.json").write_text("{}", encoding="utf-8")
     assert "docs/figures/kills.json holds no figures" in vendored.run("lint", code=2).stderr
 

@@ -1,5 +1,6 @@
 """`refresh`: what was edited in the tree becomes patches that give exactly those bytes."""
 
+import json
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.tools.conftest import EDITED, FILES, Project, make_project, snapshot, write
+from tools.docs import DOCUMENTS
 from tools.patchset import parse
 
 CORE, NET, EXTRA = "models/alpha/core.py", "models/beta/net.py", "models/alpha/extra.py"
@@ -48,6 +50,16 @@ def test_an_edit_becomes_the_patch_that_makes_it(vendored: Project) -> None:
     assert (vendored.tree / NET).read_bytes() == BETTER
     vendored.run("lint")
     vendored.run("lock", "--check")
+
+
+def test_every_document_that_follows_is_named(vendored: Project) -> None:
+    (vendored.root / "docs").mkdir()
+    for name in DOCUMENTS:
+        (vendored.root / name).write_text("<!-- computed: patches -->\n<!-- end -->\n", encoding="utf-8")
+    assert json.loads(vendored.run("lint", "--write", "--json").stdout)["written"] == list(DOCUMENTS)
+    (vendored.tree / NET).write_bytes(BETTER)
+    written = ["patches/net.patch", "upstream.lock", *DOCUMENTS]
+    assert vendored.run("refresh").stdout.splitlines() == [f"written: {name}" for name in written]
 
 
 def after_date(data: bytes) -> str:

@@ -360,7 +360,7 @@ def test_a_damaged_section_is_repaired_and_does_not_disturb_the_other(vendored: 
     path = vendored.tree / "PROVENANCE.json"
     whole = path.read_bytes()
     manifest = json.loads(whole)
-    del manifest["components"]["beta"]["files"][0]["source"]
+    del manifest["components"]["beta"]["files"][0]["base"]["blob"]
     path.write_text(json.dumps(manifest))
     assert "nothing to do" in vendored.run("vendor", "--components", "alpha").stdout
     vendored.run("vendor")

@@ -129,11 +129,11 @@ def lint(context: Context, write: bool) -> None:
     fresh = stale(context.root, lock, patches, verb_lines())
     if write and fresh:
         with context.writing():
-            write_together(context.root, {path: text.encode() for path, text in fresh.items()})
+            write_together(context.root, {context.root / name: text.encode() for name, text in fresh.items()})
     elif fresh:
-        raise Drift("documents are stale", [f"stale: {path.name}" for path in fresh], ["make docs"])
+        raise Drift("documents are stale", [f"stale: {name}" for name in fresh], ["make docs"])
     text = f"{len(lock.patches)} patches and the documents are in order"
-    context.report("lint", {"patches": len(lock.patches), "written": [path.name for path in fresh]}, text)
+    context.report("lint", {"patches": len(lock.patches), "written": list(fresh)}, text)
 
 
 VERBS = (refresh, relock, lint)

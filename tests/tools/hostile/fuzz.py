@@ -199,8 +199,13 @@ def readers(project: Project, scratch: Scratch) -> list[Reader]:
         sections = manifest.read(rooms / "tree")
         assert not [path for path in manifest.ours(rooms / "tree") if lock.path_fault(path)]
         manifest.settle(rooms / "tree")
-        for component in good.components:
-            manifest.agrees(sections.get(component.name), good, component)
+        for part in sections.values():
+            assert all(
+                type(text) is str
+                for text in (*manifest.origins(part).values(), *sum(manifest.hashes(part).values(), ()))
+            )
+            for component in good.components:
+                manifest.agrees(part, good, component)
         manifest.render(sections)
         return True
 

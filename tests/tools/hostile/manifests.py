@@ -8,7 +8,8 @@ from tests.tools.hostile.cases import PATHS, Case
 
 
 def manifest(path: str = "models/alpha/core.py", **more: Any) -> dict[str, Any]:
-    files = [{"path": path, "result": {"sha256": "0" * 64}, **more}]
+    some = {"sha256": "0" * 64, "blob": "0" * 40}
+    files = [{"path": path, "source": "git", "base": some, "result": some, **more}]
     return {"schema": 1, "tool": "dsu-patches 0.1.0", "components": {"alpha": {"path": "models/alpha", "files": files}}}
 
 
@@ -27,6 +28,8 @@ def cases() -> Iterator[Case]:
         "components in a list": json.dumps(manifest() | {"components": [1]}).encode(),
         "a path that is none": json.dumps(manifest(path=None)).encode(),  # type: ignore[arg-type]
         "a hash that is none": json.dumps(manifest(result=3)).encode(),
+        "a base without a hash": json.dumps(manifest(base={})).encode(),
+        "a source that is none": json.dumps(manifest(source=["git"])).encode(),
         "nothing": b"",
     }.items():
         yield _case(name, data)
