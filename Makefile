@@ -125,18 +125,16 @@ advisories: $(VENV)/supply/ready ## ask PyPI for known vulnerabilities in what r
 distclean: ## remove the vendored tree and the environments
 	rm -rf $(VENV) vendor build/audit .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-# hyper-connections asks for torch 2.5, and its code runs on 2.0: hence without its dependencies. Torch before 2.3 was
-# built for NumPy 1.
+# rotary-embedding-torch asks for torch 2.4, hyper-connections for 2.5, and their code runs on 2.0: hence without their
+# dependencies. Torch before 2.3 was built for NumPy 1.
 $(VENV)/torch-%/ready: requirements/models.txt requirements/suite.txt
 	@echo "setting up $(VENV)/torch-$*, some gigabytes where the index has no CPU build" >&2
 	@rm -rf $(VENV)/torch-$*
 	@$(PYTHON) -m venv $(VENV)/torch-$*
 	@$(VENV)/torch-$*/bin/$(PIP) --require-hashes -r requirements/suite.txt >&2
 	@case "$*" in 2.[012].*) numpy='numpy<2';; *) numpy=numpy;; esac; torch="$*"; \
-	$(VENV)/torch-$*/bin/python -m pip install -qq --disable-pip-version-check "torch==$${torch%-python*}" "$$numpy" \
-	  -r requirements/models.txt >&2
-	@$(VENV)/torch-$*/bin/python -m pip install -qq --disable-pip-version-check --no-deps \
-	  hyper-connections==0.4.11 torch-einops-utils==0.2.0 >&2
+	$(VENV)/torch-$*/bin/$(PIP) "torch==$${torch%-python*}" "$$numpy" $$(grep '^librosa' requirements/models.txt) >&2
+	@$(VENV)/torch-$*/bin/$(PIP) --no-deps -r requirements/models.txt hyper-connections==0.4.11 torch-einops-utils==0.2.0 >&2
 	@touch $@
 
 # An environment is made anew when its requirements change, and counts only once it is complete.
