@@ -53,14 +53,14 @@ lock: $(VENV)/tools/ready ## compute upstream.lock anew from upstream and the pa
 	@$(TOOLS) lock $(upstream) $(json)
 
 outdated: $(VENV)/tools/ready ## show what upstream has that the pin has not, and what a rebase would meet
-	@$(TOOLS) outdated $(upstream) $(json)
+	@$(TOOLS) outdated $(offline) $(upstream) $(json)
 
 rebase: $(VENV)/tools/ready ## carry the patches to TO=branch|tag|commit (DRY_RUN=1 URL= ADD= DROP= ALLOW_LOSS=1)
 	@$(TOOLS) rebase $(if $(URL),--url "$(URL)") $(upstream) $(offline) $(choices) $(json) \
 	  $(if $(filter-out 0,$(DRY_RUN)),--dry-run) -- "$(TO)"
 
 rebase-continue: $(VENV)/tools/ready ## go on with a rebase that stopped (ADD= DROP= ALLOW_LOSS=1)
-	@$(TOOLS) rebase-continue $(choices) $(json)
+	@$(TOOLS) rebase-continue $(offline) $(choices) $(json)
 
 rebase-status: $(VENV)/tools/ready ## show the rebase that is under way
 	@$(TOOLS) rebase-status $(json)

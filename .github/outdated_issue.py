@@ -41,10 +41,11 @@ def text_for(report: dict[str, Any]) -> str | None:
         return None
     pin, newest = report["pin"], report["newest"]
     branch, tip = quoted(newest["branch"]), quoted(newest["commit"][:12])
+    between = "" if report["commits"] is None else f", {len(report['commits'])} commits on"
     return "\n".join(
         [
             f"The pin is {quoted(pin['commit'][:12])} of {pin['date'][:10]}; upstream's {branch} is at {tip} of "
-            f"{newest['date'][:10]}, {len(report['commits'])} commits on.",
+            f"{newest['date'][:10]}{between}.",
             "",
             *lines,
             "",

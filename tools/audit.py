@@ -220,8 +220,8 @@ def gather_sides(root: Path, lock: Lock, wanted: Wanted, store: Store, progress:
     promised = frozenset(path for path, side in vendored.items() if side.data is None)
     broken = []
     for path in sorted(promised):
-        vendored[path], *errors = _promised(root, lock, path, upstream[path])
-        broken += errors
+        vendored[path], error = _promised(root, lock, path, upstream[path])
+        broken += [error] if error else []
     by_name = {"upstream": upstream, "baseline": baseline, "vendored": vendored}
     if checkout:
         by_name["tree"] = {path: _read(place) for path, place in checkout.items()}
@@ -323,16 +323,16 @@ def _resolved(lock: Lock, wanted: Wanted) -> str:
     )
 
 
-def _promised(root: Path, lock: Lock, path: str, upstream: Side) -> tuple[Side, *tuple[ToolError, ...]]:
+def _promised(root: Path, lock: Lock, path: str, upstream: Side) -> tuple[Side, ToolError | None]:
     """What the lock promises to make of `upstream`, and what went wrong when it could not be made."""
     patch = lock.patch_for(path)
     if upstream.data is None:
-        return (Side(None, "is not in the tree, and cannot be made without upstream's bytes"),)
+        return Side(None, "is not in the tree, and cannot be made without upstream's bytes"), None
     if not patch:
-        return (upstream,)
+        return upstream, None
     try:
         with Scratch() as scratch:
-            return (Side(apply_patch(scratch, *read_patch(root, patch), upstream.data)),)
+            return Side(apply_patch(scratch, *read_patch(root, patch), upstream.data)), None
     except ToolError as error:
         return Side(None, error.message), error
 

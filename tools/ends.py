@@ -12,7 +12,7 @@ from tools.hashes import blob_id
 from tools.history import History
 from tools.lock import Lock
 from tools.progress import Progress
-from tools.sources import asked_at, existing
+from tools.sources import asked_at, on_this_machine
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@-]*")
 
@@ -35,7 +35,7 @@ def place(url: str, upstream: str | None, *, offline: bool = False) -> Place:
     Raises NoSource when it may not be asked since it is not on this machine and the run is `offline`.
     """
     found = Place(url, asked_at(upstream), True) if upstream else Place(url, url)
-    if offline and not (found.asked.startswith("file://") or existing(found.asked)):
+    if offline and not on_this_machine(found.asked):
         raise NoSource(
             f"{found.asked} is not asked, offline", next_steps=["name a copy on this machine with UPSTREAM="]
         )
@@ -48,26 +48,28 @@ def find(where: Place, name: str, branch: str, history: History, progress: Progr
     branch: the one to look for a shortened id in, and to keep unless `name` is another. Raises NoSource, UsageError for
     a name that is not there or could never be one.
     """
+    name = re.sub("^refs/(heads|tags)/", "", name)
     if not _NAME.fullmatch(name) or ".." in name:
         raise UsageError(
             f"{name!r} is no name of a branch, tag or commit", next_steps=["make rebase TO=<branch, tag or commit>"]
         )
+    id_ = name.lower()
     try:
-        if re.fullmatch("[0-9a-f]{40}", name):
+        if re.fullmatch("[0-9a-f]{40}", id_):
             progress.line(f"git {where.asked}: fetching {name[:12]}")
-            history.fetch(where.asked, name, everything=where.everything)
+            history.fetch(where.asked, id_, everything=where.everything)
             # An id may be that of an annotated tag.
-            if commit := history.resolve(name) or "":
+            if commit := history.resolve(id_) or "":
                 return branch, commit
         elif tip := remote_tip(where.asked, name):
             kind, commit = tip
             progress.line(f"git {where.asked}: fetching {kind} {name}, at {commit[:12]}")
             history.fetch(where.asked, commit, everything=where.everything)
             return (name if kind == "branch" else branch), commit
-        elif re.fullmatch("[0-9a-f]{7,39}", name) and (tip := remote_tip(where.asked, branch)):
+        elif re.fullmatch("[0-9a-f]{7,39}", id_) and (tip := remote_tip(where.asked, branch)):
             progress.line(f"git {where.asked}: looking for {name} in {branch}")
             history.fetch(where.asked, tip[1], everything=where.everything, past=True)
-            if commit := history.resolve(name) or "":
+            if commit := history.resolve(id_) or "":
                 return branch, commit
     except RemoteError as error:
         raise NoSource(
@@ -75,9 +77,8 @@ def find(where: Place, name: str, branch: str, history: History, progress: Progr
         ) from error
     raise UsageError(
         f"{where.asked} has no branch, tag or commit {name!r}",
-        next_steps=[
-            f"git ls-remote {where.asked}, to see what there is; a commit needs its full id, or seven digits of it"
-        ],
+        [f"a shortened id is looked for in {branch} alone"] if re.fullmatch("[0-9a-f]{7,39}", id_) else [],
+        [f"git ls-remote {where.asked}, to see what there is; a commit of another branch needs its full id"],
     )
 
 

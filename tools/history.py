@@ -91,6 +91,11 @@ class History:
             steps.append(Step(commit, date, _plain(subject), tuple(name for name in names if name)))
         return steps
 
+    @property
+    def shallow(self) -> bool:
+        """Whether what was fetched lacks commits that came before, as a shallow copy does."""
+        return self._run("rev-parse", "--is-shallow-repository").strip() == b"true"
+
     def contains(self, old: str, new: str) -> bool:
         """Whether `old` is `new` or one of its ancestors, as far as history was fetched."""
         there = self._run("rev-list", "--max-count=1", f"{new}..{old}", check=False)

@@ -19,6 +19,7 @@ from tools.git import Scratch
 from tools.hashes import sha256
 from tools.history import History
 from tools.lock import LOCK_NAME, Lock, Pin, is_called, words_in
+from tools.patchset import blemishes, parse
 from tools.progress import Progress
 from tools.refresh import bare, rendered
 from tools.relock import Move, moved
@@ -31,7 +32,10 @@ RESOLVE = "resolve"
 
 @dataclass(frozen=True)
 class Choices:
-    """What a person decides: new files to take up, patches or files to drop, and whether lines may get lost."""
+    """What a person decides: new files to take up, patches or files to drop, and whether lines may get lost.
+
+    The last counts for the run that is told so, and is not kept: a run later there may be other lines to lose.
+    """
 
     add: frozenset[str] = frozenset()
     drop: frozenset[str] = frozenset()
@@ -43,14 +47,18 @@ class Choices:
 
 @dataclass(frozen=True)
 class Rebase:
-    """A rebase as far as it has come. began: SHA-256 of the lock it began from. files: bytes at the new commit, of all
-    pinned files there and of those that could be added."""
+    """A rebase as far as it has come.
+
+    began: SHA-256 of the lock it began from. files: bytes at the new commit, of all pinned files there and of those
+    that could be added. origin: where these came from, for the store.
+    """
 
     began: str
     old: Pin
     new: Pin
     survey: Survey
     files: Mapping[str, bytes]
+    origin: str
     choices: Choices = field(default_factory=Choices)
 
     @property
@@ -81,10 +89,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a rebase wrote, or with `dry_run` would have written, as paths below the project."""
+    """What a rebase wrote, or with `dry_run` would have written, as paths below the project.
+
+    blemishes: what `lint` will not like in what the patches add.
+    """
 
     written: tuple[str, ...]
     removed: tuple[str, ...]
+    blemishes: tuple[str, ...]
 
 
 def begin(
@@ -116,7 +128,8 @@ def begin(
         paths = [*(file.path for file in found.files if file.path), *found.added, *found.passed_over]
         files = {path: history.read(new[path]) for path in paths}
         pin = Pin(where.url, branch, commit, history.date(commit))
-    return Rebase(sha256((root / LOCK_NAME).read_bytes()), lock.pin, pin, found, files)
+    origin = "UPSTREAM" if upstream else f"git {where.url}"
+    return Rebase(sha256((root / LOCK_NAME).read_bytes()), lock.pin, pin, found, files, origin)
 
 
 def chosen(rebase: Rebase, add: Iterable[str], drop: Iterable[str], allow_loss: bool) -> Rebase:
@@ -185,8 +198,12 @@ def _of_patch(patch: Carried, choices: Choices) -> list[Problem]:
         return [Problem(f"{patch.file}: the result is not UTF-8: {error}", edit)]
     if fault := syntax_fault(patch.path, patch.result, patch.new):
         found.append(Problem(f"{patch.file}: the result is no Python: {fault}", edit))
+    if b"\r\n" in patch.result and not (b"\r\n" in patch.old or b"\r\n" in patch.new):
+        text = f"{patch.file}: {patch.path} has Windows line ends now, which upstream's has not"
+        # Every line would be a lost one.
+        return [*found, Problem(text, edit)]
     if not choices.allow_loss:
-        goes_on = "ALLOW_LOSS=1 goes on without them"
+        goes_on = f"{edit}, or ALLOW_LOSS=1 goes on without them"
         found += [Problem(f"{patch.file}: lost: {line.strip()}", goes_on) for line in patch.lost]
     return found
 
@@ -200,12 +217,13 @@ def finish(
     progress: Progress,
     today: date,
     *,
+    offline: bool = False,
     dry_run: bool = False,
 ) -> Finished:
     """Write patches, lock and documents for the new pin in one step, once a tree has been built from them and verified.
 
-    To be called while `project_lock` is held, without problems left. Raises what `build` raises, before anything is
-    written.
+    offline: no network is asked what the baseline has of new paths. To be called while `project_lock` is held,
+    without problems left. Raises what `build` raises, before anything is written.
     """
     dropped = rebase.dropped_patches
     patches: dict[str, bytes] = {}
@@ -227,17 +245,18 @@ def finish(
         {path: rebase.files[path] for path in kept},
     )
     text = (root / LOCK_NAME).read_text(encoding="utf-8")
-    changes[LOCK_NAME] = moved(text, lock, move, patches, progress).encode()
+    changes[LOCK_NAME] = moved(text, lock, move, patches, progress, offline=offline).encode()
     _, plan = completed(root, changes, move.files, verbs)
     prove(root, changes, move.files)
     if not dry_run:
         for data in move.files.values():
-            store.put(data, f"git {rebase.new.url}")
+            store.put(data, rebase.origin)
         write_together(root, plan, ends_rebase=True)
     names = {path.relative_to(root).as_posix(): data for path, data in plan.items()}
     return Finished(
         tuple(name for name, data in names.items() if data is not None),
         tuple(name for name, data in names.items() if data is None),
+        tuple(line for name, data in patches.items() for line in blemishes(parse(name, data, draft=True))),
     )
 
 

@@ -83,7 +83,7 @@ def resume(root: Path) -> Rebase:
         patches = tuple(_resumed(folder, entry, files) for entry in state["patches"])
         found = Survey(patches, tuple(Moved(**entry) for entry in state["moved"]), *map(tuple, state["added"]))
         choices = state["choices"]
-        texts = [*state["old"].values(), *state["new"].values()]
+        texts = [*state["old"].values(), *state["new"].values(), state["origin"]]
         texts += [entry[key] for entry in state["patches"] for key in ("file", "target", "note")]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("a text is none")
@@ -93,7 +93,8 @@ def resume(root: Path) -> Rebase:
             Pin(**state["new"]),
             found,
             files,
-            Choices(frozenset(choices["add"]), frozenset(choices["drop"]), bool(choices["allow_loss"])),
+            state["origin"],
+            Choices(frozenset(choices["add"]), frozenset(choices["drop"])),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
@@ -166,7 +167,8 @@ def _rendered_state(rebase: Rebase) -> bytes:
         "moved": [asdict(file) for file in rebase.survey.files],
         "added": [list(rebase.survey.added), list(rebase.survey.passed_over)],
         "files": {path: blob_id(data) for path, data in rebase.files.items()},
-        "choices": {"add": sorted(choices.add), "drop": sorted(choices.drop), "allow_loss": choices.allow_loss},
+        "origin": rebase.origin,
+        "choices": {"add": sorted(choices.add), "drop": sorted(choices.drop)},
     }
     return (json.dumps(document, indent=2) + "\n").encode()
 

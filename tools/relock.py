@@ -22,7 +22,7 @@ from tools.hashes import blob_id, sha256
 from tools.lock import ABSENT, LOCK_NAME, Lock, Member, Pin, Wheel, path_fault
 from tools.patchset import Patch, parse
 from tools.progress import Progress
-from tools.sources import asked_at, download_wheel
+from tools.sources import asked_at, download_wheel, on_this_machine
 from tools.wheels import parse_step, read_member
 
 
@@ -132,12 +132,12 @@ class Move:
     files: Mapping[str, bytes]
 
 
-def moved(text: str, lock: Lock, move: Move, patches: Mapping[str, bytes], progress: Progress) -> str:
+def moved(text: str, lock: Lock, move: Move, patches: Mapping[str, bytes], progress: Progress, *, offline: bool) -> str:
     """The text of `lock`, which is `text`, once its pin has moved; comments stay.
 
     patches: patch files for the new pin by name; one of the lock's that is not there is dropped. A wheel member whose
     file changed remembers which blob it gives, so that a move back finds it again. The baseline is asked only for paths
-    that the lock did not have. Raises what `lock_patch` raises.
+    that the lock did not have, and over no network when `offline`. Raises what `lock_patch` raises.
     """
     document: Any = tomlkit.parse(text)
     for key in ("url", "branch", "commit", "date"):
@@ -145,10 +145,12 @@ def moved(text: str, lock: Lock, move: Move, patches: Mapping[str, bytes], progr
     for name, paths in move.components.items():
         _set_names(document["components"][name], sorted(path.rpartition("/")[2] for path in paths))
     _set_files(document, move.files)
-    if any("baseline" not in table for table in document["files"]):
-        _lock_baseline(
-            document, (lock.baseline.url, lock.baseline.commit), [part.path for part in lock.components], progress
-        )
+    unknown = [str(table["path"]) for table in document["files"] if "baseline" not in table]
+    if unknown and offline and not on_this_machine(lock.baseline.url):
+        progress.warn(f"offline, what the baseline has of {', '.join(unknown)} stays unknown; make lock asks for it")
+    elif unknown:
+        baseline = (lock.baseline.url, lock.baseline.commit)
+        _lock_baseline(document, baseline, [part.path for part in lock.components], progress)
     slugs = [_slug(lock.pin.url), _slug(move.pin.url)]
     old_blobs = {file.path: file.blob for file in lock.files}
     for source in document.get("sources", []):
@@ -247,20 +249,25 @@ def _set_files(document: Any, files: Mapping[str, bytes]) -> None:
     old = document.get("files")
     tables = {str(table.get("path")): table for table in old} if isinstance(old, AoT) else {}
     paths = sorted(files)
-    same = list(tables) == paths
-    # What stands behind a table is on what follows: behind the last, on what follows them all.
-    behind = _taken_from_behind(old[-1]) if tables and not same else []
-    tables = {path: tables.get(path) or tomlkit.table() for path in paths}
-    for path, table in tables.items():
+    fresh = {path: tables.get(path) or tomlkit.table() for path in paths}
+    for path, table in fresh.items():
         _set(table, "path", path)
         _set(table, "sha256", sha256(files[path]))
         _set(table, "blob", blob_id(files[path]))
-    if not same:
-        for item in behind:
-            tables[paths[-1]].add(item)
+    if list(tables) == paths:
+        return
+    if not tables:
         document["files"] = tomlkit.aot()
-        for table in tables.values():
+        for table in fresh.values():
             document["files"].append(table)
+        return
+    # What stands behind a table is on what follows: behind the last, on what follows them all.
+    before = dict(zip([*list(tables)[1:], ""], map(_taken_from_behind, tables.values()), strict=True))
+    for path, following in zip(paths, [*paths[1:], ""], strict=True):
+        for item in before.get(following, [tomlkit.nl()]):
+            fresh[path].add(item)
+    # "Parsed", they stand as they are; `append` would put one more blank line between any two.
+    document["files"] = AoT(list(fresh.values()), parsed=True)
 
 
 def _taken_from_behind(table: Any) -> list[Any]:

@@ -309,10 +309,9 @@ def sources_for(lock: Lock, upstream: str | None) -> list[Source]:
     """
     found: list[Source] = []
     if upstream:
-        path = existing(upstream)
-        local = path is not None or upstream.startswith("file://")
-        url = str(path) if path else upstream
+        url = asked_at(upstream)
         insist_on_repository(url)
+        local = on_this_machine(upstream)
         found.append(GitSource(f"UPSTREAM {upstream}", url, lock.pin.commit, "UPSTREAM", whole=True, local=local))
     for spec in lock.sources:
         match spec:
@@ -328,6 +327,11 @@ def sources_for(lock: Lock, upstream: str | None) -> list[Source]:
 def asked_at(upstream: str) -> str:
     """What git is given for `upstream`: the whole path of a repository or bundle on this machine, or the URL it is."""
     return str(existing(upstream) or upstream)
+
+
+def on_this_machine(upstream: str) -> bool:
+    """Whether a repository or bundle, given by path or URL, can be asked without any network."""
+    return upstream.startswith("file://") or existing(upstream) is not None
 
 
 def existing(upstream: str) -> Path | None:

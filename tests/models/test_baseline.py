@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import ROOT, run_tools
+from tests.conftest import ROOT
 from tests.models.conftest import Trees, imports_from
 from tests.models.test_whole_models import EXPERIMENTAL, MODELS, Model, audio, make, train
 from tools.audit import Sides, Wanted, audit, gather_sides, unknown
@@ -47,25 +47,6 @@ def baseline(sides: Sides, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (top / path).parent.mkdir(parents=True, exist_ok=True)
         (top / path).write_bytes(side.data or b"")
     return top
-
-
-def test_the_baseline_differs_in_six_files(sides: Sides) -> None:
-    files = {file.path.split("/", 1)[1]: file for file in audit(load(ROOT), sides)}
-    assert {path for path, file in files.items() if "baseline differs" in file.status} == {
-        "scnet/scnet.py",
-        *(f"bs_roformer/{name}.py" for name in CHANGED),
-    }
-    assert all("baseline agrees" in file.status for file in files.values() if "baseline differs" not in file.status)
-
-
-def test_the_sample_in_the_readme_is_what_audit_prints(sides: Sides, tmp_path: Path) -> None:  # noqa: ARG001
-    assert run_tools("--quiet", "vendor", "--dest", tmp_path).returncode == 0
-    done = run_tools("--quiet", "audit", "--dest", tmp_path)
-    assert done.returncode == 0, done.stderr
-    sample = (ROOT / "README.md").read_text(encoding="utf-8").split("    $ make audit\n")[1].split("\n\n")[0]
-    rows = [line.removeprefix("    ") for line in sample.splitlines() if line.strip() != "..."]
-    assert len(rows) > 4
-    assert set(rows) <= set(done.stdout.splitlines())
 
 
 def both(trees: Trees, baseline: Path, model: Model, **changes: Any) -> list[Any]:

@@ -75,7 +75,7 @@ def test_a_rewritten_history_is_said(project: Project) -> None:
     report = project.json("outdated", code=1)
     assert report["diverged"] is True
     assert {patch["outcome"] for patch in report["patches"]} == {"clean"}
-    assert "its history was rewritten" in project.run("outdated", code=1).stdout
+    assert "the pin is no part of main, which was rewritten" in project.run("outdated", code=1).stdout
 
 
 def test_upstream_names_a_copy_to_ask(project: Project, tmp_path: Path) -> None:
@@ -137,7 +137,23 @@ def test_a_shallow_copy_tells_what_it_has(project: Project, tmp_path: Path) -> N
     git("clone", "-q", "--depth=1", project.upstream.as_uri(), tmp_path / "shallow", cwd=tmp_path)
     report = project.json("outdated", "--upstream", tmp_path / "shallow", code=1)
     assert report["newest"]["commit"] == tip
+    assert (report["ahead"], report["diverged"], report["commits"]) == (False, None, None)
+    text = project.run("outdated", "--upstream", tmp_path / "shallow", code=1).stdout
+    assert "the commits between are unknown" in text
+    assert "rewritten" not in text
+    git("fetch", "-q", "--depth=3", "origin", cwd=tmp_path / "shallow")
+    deeper = project.json("outdated", "--upstream", tmp_path / "shallow", code=1)
+    assert (deeper["diverged"], len(deeper["commits"])) == (False, 2)
     assert {patch["outcome"] for patch in report["patches"]} == {"clean"}
+
+
+def test_offline_asks_a_repository_on_this_machine_alone(project: Project) -> None:
+    project.run("vendor")
+    project.advance({EXTRA: b"x = 1\n"})
+    assert len(project.json("outdated", "--offline", code=1)["commits"]) == 1
+    text = project.lock.read_text(encoding="utf-8")
+    project.lock.write_text(text.replace(project.upstream.as_uri(), "https://127.0.0.1:9/x.git"), encoding="utf-8")
+    assert "is not asked, offline" in project.run("outdated", "--offline", code=5).stderr
 
 
 def test_a_file_too_deep_for_python_is_no_traceback(project: Project) -> None:

@@ -1,4 +1,4 @@
-"""Rebase and outdated on upstream's real history, where this machine reaches it.
+"""Rebase, outdated and audit on the real histories, where this machine reaches them.
 
 The miniatures of test_rebase.py show the same on every machine.
 """
@@ -120,3 +120,22 @@ def test_on_to_the_newest_of_upstreams_own_upstream(real: Project) -> None:
     real.run("verify")
     assert not (real.tree / SAGE).exists()
     assert (real.tree / ATTEND).exists()
+
+
+def test_six_files_of_the_baseline_differ_as_the_readme_shows(real: Project) -> None:
+    reach(LOCK.baseline.url)
+    real.run("vendor")
+    files = {file["path"].split("/", 1)[1]: file["status"] for file in real.json("audit")["files"]}
+    assert {path for path, status in files.items() if "baseline differs" in status} == {
+        "bs_roformer/bs_conformer.py",
+        "bs_roformer/bs_roformer.py",
+        "bs_roformer/bs_roformer_experimental.py",
+        "bs_roformer/mel_band_conformer.py",
+        "bs_roformer/mel_band_roformer.py",
+        "scnet/scnet.py",
+    }
+    assert all("baseline agrees" in status for status in files.values() if "baseline differs" not in status)
+    sample = (ROOT / "README.md").read_text(encoding="utf-8").split("    $ make audit\n")[1].split("\n\n")[0]
+    rows = [line.removeprefix("    ") for line in sample.splitlines() if line.strip() != "..."]
+    assert len(rows) > 4
+    assert set(rows) <= set(real.run("audit").stdout.splitlines())

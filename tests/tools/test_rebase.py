@@ -70,18 +70,36 @@ def test_a_patch_is_merged_and_both_changes_are_there(project: Project) -> None:
     assert (project.tree / NET).read_bytes() == b"# Shapes.\n" + EDITED[NET]
 
 
-def test_there_and_back_again_is_where_it_began(project: Project) -> None:
+RENAMES: dict[str, bytes | None] = {NET: None, "models/beta/shapes.py": MERGES, EXTRA: None}
+RENAMES["models/alpha/more.py"] = FILES[EXTRA]
+
+
+@pytest.mark.parametrize(
+    ("changes", "there", "back"),
+    [
+        ({NET: MERGES, CORE: b"# Scales.\n" + FILES[CORE]}, (), ()),
+        (RENAMES, (), ()),
+        ({NEW: b"NEW = 1\n"}, ("--add", NEW), ("--drop", NEW)),
+        ({EXTRA: None}, ("--drop", EXTRA), ("--add", EXTRA)),
+    ],
+    ids=["edits", "renames", "a file taken up", "a file dropped"],
+)
+def test_there_and_back_again_is_where_it_began(
+    changes: dict[str, bytes | None], there: tuple[str, ...], back: tuple[str, ...], project: Project
+) -> None:
     project.run("vendor")
+    text = project.lock.read_text(encoding="utf-8").replace("[[patches]]", "# On the patches.\n[[patches]]", 1)
+    project.lock.write_text(text, encoding="utf-8")
     before = ours(project)
-    tip = project.advance({NET: MERGES, CORE: b"# Scales.\n" + FILES[CORE]})
+    tip = project.advance(changes)
     # The dates that headers had are not today's, so once more before they are compared.
-    project.run("rebase", tip)
-    there = ours(project)
-    assert dateless(there) != dateless(before)
-    project.run("rebase", project.commit)
+    project.run("rebase", tip, *there)
+    gone = ours(project)
+    assert dateless(gone) != dateless(before)
+    project.run("rebase", project.commit, *back)
     assert dateless(ours(project)) == dateless(before)
-    project.run("rebase", tip)
-    assert ours(project) == there
+    project.run("rebase", tip, *there)
+    assert ours(project) == gone
 
 
 def test_a_last_line_without_its_newline_is_no_conflict(project: Project) -> None:
@@ -93,7 +111,7 @@ def test_a_last_line_without_its_newline_is_no_conflict(project: Project) -> Non
 
 
 def test_a_renamed_file_takes_its_patch_along(project: Project) -> None:
-    project.advance({NET: None, "models/beta/shapes.py": MERGES, EXTRA: None, "models/alpha/more.py": FILES[EXTRA]})
+    project.advance(RENAMES)
     done = project.run("rebase", "main")
     assert "now models/beta/shapes.py" in done.stdout
     in_order(project)
@@ -124,16 +142,18 @@ def test_new_files_are_listed_and_taken_up_when_asked(project: Project) -> None:
     in_order(project)
 
 
-@pytest.mark.parametrize("name", ["main", "v2", "light", "{commit}", "{short}"])
+@pytest.mark.parametrize(
+    "name", ["main", "v2", "light", "{commit}", "{short}", "{upper}", "refs/heads/main", "refs/tags/v2"]
+)
 def test_a_commit_goes_by_several_names(name: str, project: Project) -> None:
     tip = project.advance({EXTRA: b"x = 1\n"})
     git("tag", "-a", "v2", "-m", "two", cwd=project.upstream)
     git("tag", "light", cwd=project.upstream)
     project.advance({EXTRA: b"x = 2\n"})
     git("branch", "-q", "newer", cwd=project.upstream)
-    if name == "main":
+    if name.endswith("main"):
         git("reset", "-q", "--hard", tip, cwd=project.upstream)
-    project.run("rebase", name.format(commit=tip, short=tip[:8]))
+    project.run("rebase", name.format(commit=tip, short=tip[:8], upper=tip.upper()))
     assert load(project.root).pin.commit == tip
     assert load(project.root).pin.branch == "main"
 
@@ -145,6 +165,16 @@ def test_another_branch_becomes_the_one_to_follow(project: Project) -> None:
     pin = load(project.root).pin
     assert (pin.branch, pin.commit) == ("dev/next", tip)
     assert project.json("outdated")["current"] is True
+
+
+def test_a_shortened_id_of_another_branch_is_said_not_to_be_looked_for(project: Project) -> None:
+    git("checkout", "-q", "-b", "other", cwd=project.upstream)
+    tip = project.advance({EXTRA: b"x = 1\n"})
+    git("checkout", "-q", "main", cwd=project.upstream)
+    done = project.run("rebase", tip[:8], code=2)
+    assert "a shortened id is looked for in main alone" in done.stderr
+    assert "a commit of another branch needs its full id" in done.stderr
+    project.run("rebase", tip)
 
 
 @pytest.mark.parametrize(
@@ -232,14 +262,32 @@ def test_continuing_asks_nobody(stopped: Project) -> None:
 
 
 def test_a_line_that_a_person_lost_is_listed_and_needs_a_word(stopped: Project) -> None:
+    # Given before there is a loss to see, leave to lose lines is none.
+    stopped.run("rebase-continue", "--allow-loss", code=3)
     to_resolve(stopped).write_bytes(b"import math\n\n\ndef area(r):\n    return math.tau * r * r / 2\n")
     done = stopped.run("rebase-continue", code=3)
     assert "patches/net.patch: lost: return math.pi * r * r" in done.stderr
-    assert "ALLOW_LOSS=1 goes on without" in done.stderr
+    assert f"edit build/rebase/resolve/{NET}, or ALLOW_LOSS=1 goes on without" in done.stderr
     [problem] = stopped.json("rebase-status")["to_decide"]
     assert problem["text"] == "patches/net.patch: lost: return math.pi * r * r"
-    stopped.run("rebase-continue", "--allow-loss")
+    done = stopped.run("rebase-continue", "--allow-loss")
+    assert "warning: patches/net.patch: lost: return math.pi * r * r" in done.stderr
     in_order(stopped)
+
+
+def test_an_editor_that_ends_lines_as_on_windows_is_named(stopped: Project) -> None:
+    to_resolve(stopped).write_bytes(RESOLVED.replace(b"\n", b"\r\n"))
+    [problem] = stopped.json("rebase-status")["to_decide"]
+    assert problem["text"] == f"patches/net.patch: {NET} has Windows line ends now, which upstream's has not"
+    stopped.run("rebase-continue", "--allow-loss", code=3)
+    to_resolve(stopped).write_bytes(EDITED[NET])
+    stopped.run("rebase-continue")
+
+
+def test_what_lint_will_refuse_is_said_at_once(stopped: Project) -> None:
+    to_resolve(stopped).write_bytes(RESOLVED.replace(b"\n", b" \n"))
+    done = stopped.run("rebase-continue", "--allow-loss")
+    assert "(make check refuses that)" in done.stderr
 
 
 def test_taking_upstreams_side_leaves_nothing_of_the_patch(stopped: Project) -> None:
@@ -417,7 +465,35 @@ def test_offline_asks_no_network(project: Project) -> None:
     project.advance({EXTRA: b"x = 1\n"})
     done = project.run("rebase", "main", "--url", "http://127.0.0.1:9/x.git", "--offline", code=5)
     assert "is not asked, offline" in done.stderr
-    project.run("rebase", "main", "--offline")
+    text = project.lock.read_text(encoding="utf-8")
+    before, head, after = text.partition("[baseline]")
+    after = after.replace(project.upstream.as_uri(), "https://127.0.0.1:9/x.git", 1)
+    project.lock.write_text(before + head + after, encoding="utf-8")
+    project.advance({NEW: b"NEW = 1\n", NET: CONFLICTS})
+    project.run("rebase", "main", "--offline", "--add", NEW, code=3)
+    to_resolve(project).write_bytes(EDITED[NET])
+    done = project.run("rebase-continue", "--offline")
+    assert f"offline, what the baseline has of {NEW} stays unknown; make lock asks for it" in done.stderr
+    assert "127.0.0.1" not in done.stderr
+    project.run("vendor", "--offline")
+    project.run("verify")
+
+
+def test_what_a_copy_gave_is_recorded_as_from_there(project: Project, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    project.advance({EXTRA: b"x = 1\n", NET: CONFLICTS})
+    git("clone", "-q", project.upstream, copy, cwd=tmp_path)
+    project.run("rebase", "main", "--upstream", copy, code=3)
+    to_resolve(project).write_bytes(EDITED[NET])
+    project.run("rebase-continue")
+    project.run("vendor", "--offline")
+    assert "models/alpha/extra.py     unchanged  +0     -0       UPSTREAM" in project.run("vendor").stdout
+
+
+def test_a_dropped_patch_is_called_so(project: Project) -> None:
+    project.advance({EXTRA: b"x = 1\n"})
+    done = project.run("rebase", "main", "--drop", "net.patch", "--dry-run")
+    assert re.search(r"^patches/net.patch +dropped$", done.stdout, re.MULTILINE)
 
 
 def test_the_id_of_an_annotated_tag_is_as_good_as_its_name(project: Project) -> None:

@@ -29,18 +29,25 @@ _SHOWN = 20
 
 @click.command()
 @with_upstream
+@with_offline
 @with_json
 @pass_context
-def outdated(context: Context, upstream: str | None) -> int:
+def outdated(context: Context, upstream: str | None, offline: bool) -> int:
     """Show what upstream has that the pin has not, and what a rebase would meet.
 
-    Reads, never writes. Exit code 0 when the pin is the newest commit of its branch, 1 when it is not.
+    Reads, never writes. Exit code 0 when the pin is the newest commit of its branch, 1 when it is not. --offline asks
+    only a repository on this machine.
     """
     from tools.outdated import outdated as run
 
     lock = context.lock
     found = run(
-        context.root, lock, upstream, lambda: pinned_bytes(context, lock, lock.files, upstream, False), context.progress
+        context.root,
+        lock,
+        upstream,
+        lambda: pinned_bytes(context, lock, lock.files, upstream, offline),
+        context.progress,
+        offline=offline,
     )
     ours = {file.path for file in lock.files}
     body: dict[str, Any] = {
@@ -49,7 +56,9 @@ def outdated(context: Context, upstream: str | None) -> int:
         "newest": {"commit": found.tip, "date": found.date, "branch": lock.pin.branch},
         "ahead": found.ahead,
         "diverged": found.diverged,
-        "commits": [
+        "commits": None
+        if found.steps is None
+        else [
             {"commit": step.commit, "date": step.date, "subject": step.subject, "touches": sorted(ours & {*step.paths})}
             for step in found.steps
         ],
@@ -64,14 +73,17 @@ def outdated(context: Context, upstream: str | None) -> int:
     if found.ahead:
         lines.append(f"the pin is ahead of {lock.pin.branch}")
     if found.diverged:
-        lines.append(f"the pin is no longer part of {lock.pin.branch}: its history was rewritten")
-    lines += ["", f"{len(found.steps)} commits between, * where a pinned file changes:"]
-    lines += [
-        f"{'*' if ours & {*step.paths} else ' '} {step.commit[:12]} {step.date[:10]} {step.subject}"
-        for step in found.steps[:_SHOWN]
-    ]
-    if len(found.steps) > _SHOWN:
-        lines.append(f"  and {len(found.steps) - _SHOWN} more")
+        lines.append(f"the pin is no part of {lock.pin.branch}, which was rewritten, or the pin is of another branch")
+    if found.steps is None:
+        lines += ["", "the commits between are unknown: what was asked has too little of the history"]
+    else:
+        lines += ["", f"{len(found.steps)} commits between, * where a pinned file changes:"]
+        lines += [
+            f"{'*' if ours & {*step.paths} else ' '} {step.commit[:12]} {step.date[:10]} {step.subject}"
+            for step in found.steps[:_SHOWN]
+        ]
+        if len(found.steps) > _SHOWN:
+            lines.append(f"  and {len(found.steps) - _SHOWN} more")
     lines += ["", _survey_as_text(found.survey), "", f"next: make rebase TO={lock.pin.branch} DRY_RUN=1"]
     return context.report("outdated", body, "\n".join(lines), code=1)
 
@@ -138,19 +150,23 @@ def rebase(
                 then = steps(left)
             click.echo(_survey_as_text(found), err=True)
             raise ReportedError(undecided(left, then), _as_json(found, dry_run=dry_run))
-        _finish(context, "rebase", lock, found, dry_run=dry_run)
+        _finish(context, "rebase", lock, found, offline=offline, dry_run=dry_run)
 
 
 @click.command("rebase-continue")
+@with_offline
 @with_add
 @with_drop
 @with_allow_loss
 @with_json
 @pass_context
-def rebase_continue(context: Context, add: tuple[str, ...], drop: tuple[str, ...], allow_loss: bool) -> None:
+def rebase_continue(
+    context: Context, offline: bool, add: tuple[str, ...], drop: tuple[str, ...], allow_loss: bool
+) -> None:
     """Go on with a rebase that stopped, once its files are resolved and its choices made.
 
-    The files to resolve lie in build/rebase/resolve. Choices are remembered from one run to the next.
+    The files to resolve lie in build/rebase/resolve. What was added and dropped is remembered from one run to the next;
+    leave to lose lines is not.
     """
     from tools.apply import read_patches
     from tools.rebase import chosen, problems, steps, undecided
@@ -163,7 +179,7 @@ def rebase_continue(context: Context, add: tuple[str, ...], drop: tuple[str, ...
         remember(context.root, found)
         if left := problems(found):
             raise ReportedError(undecided(left, steps(left)), _as_json(found))
-        _finish(context, "rebase-continue", lock, found)
+        _finish(context, "rebase-continue", lock, found, offline=offline)
 
 
 @click.command("rebase-status")
@@ -198,16 +214,29 @@ def rebase_abort(context: Context) -> None:
     context.report("rebase-abort", {}, "forgotten; patches and lock stand as they stood before")
 
 
-def _finish(context: Context, verb: str, lock: Lock, found: "Rebase", *, dry_run: bool = False) -> None:
+def _finish(context: Context, verb: str, lock: Lock, found: "Rebase", *, offline: bool, dry_run: bool = False) -> None:
     from tools.rebase import finish
 
     context.progress.line("building and verifying a tree from the new patches")
     done = finish(
-        context.root, lock, found, verb_lines(), context.store, context.progress, date.today(), dry_run=dry_run
+        context.root,
+        lock,
+        found,
+        verb_lines(),
+        context.store,
+        context.progress,
+        date.today(),
+        offline=offline,
+        dry_run=dry_run,
     )
     for patch in found.survey.patches:
-        for line in patch.taken_over if patch.file not in found.dropped_patches else ():
-            context.progress.line(f"{patch.file}: upstream has such a line now: {line.strip()}")
+        if patch.file not in found.dropped_patches:
+            for line in patch.taken_over:
+                context.progress.line(f"{patch.file}: upstream has such a line now: {line.strip()}")
+            for line in patch.lost:
+                context.progress.warn(f"{patch.file}: lost: {line.strip()}")
+    for line in done.blemishes:
+        context.progress.warn(f"{line} (make check refuses that)")
     lines = [_survey_as_text(found), ""]
     lines += [f"{'would write' if dry_run else 'written'}: {name}" for name in done.written]
     lines += [f"{'would remove' if dry_run else 'removed'}: {name}" for name in done.removed]
@@ -262,7 +291,9 @@ def _survey_as_text(found: "Survey | Rebase") -> str:
     from tools.carry import Survey
 
     survey = found if isinstance(found, Survey) else found.survey
-    added = frozenset() if isinstance(found, Survey) else found.choices.add
+    added, dropped = (
+        (frozenset(), frozenset()) if isinstance(found, Survey) else (found.choices.add, found.dropped_patches)
+    )
     meanings = {
         "clean": "applies as it is",
         "merged": "merges cleanly",
@@ -271,7 +302,10 @@ def _survey_as_text(found: "Survey | Rebase") -> str:
         "gone": "its file is gone",
     }
     rows = [
-        (patch.file, meanings[patch.outcome], _where(patch.target, patch.path, patch.note)) for patch in survey.patches
+        (patch.file, "dropped", "")
+        if patch.file in dropped
+        else (patch.file, meanings[patch.outcome], _where(patch.target, patch.path, patch.note))
+        for patch in survey.patches
     ]
     rows += [
         (file.old, f"{file.outcome} upstream", _where(file.old, file.path, file.note))
