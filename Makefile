@@ -12,13 +12,22 @@ UNHASHED := test sage frozen bench
 # A target's environment must stand before it; two of them at once are fine.
 MAKEFLAGS += --no-print-directory
 
-dest := $(if $(DEST),--dest "$(DEST)")
-components := $(if $(COMPONENTS),--components "$(COMPONENTS)")
-offline := $(if $(filter-out 0,$(OFFLINE)),--offline)
-force := $(if $(filter-out 0,$(FORCE)),--force)
-upstream := $(if $(UPSTREAM),--upstream "$(UPSTREAM)")
-choices := $(if $(ADD),--add "$(ADD)") $(if $(DROP),--drop "$(DROP)") $(if $(filter-out 0,$(ALLOW_LOSS)),--allow-loss)
-json := $(if $(filter-out 0,$(JSON)),--json)
+# The verbs are found in this folder.
+export PYTHONSAFEPATH :=
+
+# What was given for a variable reaches its verb as it is: one word, of which neither make nor the shell expands anything.
+quoted = '$(subst ','\'',$(value $1))'
+option = $(if $(value $2),--$1 $(call quoted,$2))
+switch = $(if $(filter-out 0,$(value $2)),--$1)
+dest := $(call option,dest,DEST)
+components := $(call option,components,COMPONENTS)
+offline := $(call switch,offline,OFFLINE)
+force := $(call switch,force,FORCE)
+upstream := $(call option,upstream,UPSTREAM)
+choices := $(call option,add,ADD) $(call option,drop,DROP) $(call switch,allow-loss,ALLOW_LOSS)
+json := $(call switch,json,JSON)
+# An environment may have a URL for something else.
+url := $(if $(filter command,$(origin URL)),$(call option,url,URL))
 
 .PHONY: help vendor verify diff status clean audit refresh lock outdated rebase rebase-continue rebase-status rebase-abort docs check test test-sage test-torch test-frozen fuzz hostile stress bench requirements advisories distclean
 
@@ -32,8 +41,8 @@ verify: $(VENV)/tools/ready ## check a vendored tree against the lock, offline
 	@$(TOOLS) verify $(dest) $(components) $(json)
 
 diff: $(VENV)/tools/ready ## show upstream against the vendored tree (CONTEXT=3 FILE=... EXPORT=dir)
-	@$(TOOLS) diff $(dest) $(offline) $(upstream) $(json) $(if $(CONTEXT),--context "$(CONTEXT)") \
-	  $(if $(FILE),--file "$(FILE)") $(if $(EXPORT),--export "$(EXPORT)")
+	@$(TOOLS) diff $(dest) $(offline) $(upstream) $(json) $(call option,context,CONTEXT) $(call option,file,FILE) \
+	  $(call option,export,EXPORT)
 
 status: $(VENV)/tools/ready ## show pin, store, tree and patches at a glance
 	@$(TOOLS) status $(dest) $(json)
@@ -42,12 +51,12 @@ clean: $(VENV)/tools/ready ## remove the vendored tree; store and environments s
 	@$(TOOLS) clean $(dest) $(force) $(json)
 
 audit: $(VENV)/tools/ready ## compare upstream, baseline and tree (TREE=... BASELINE=... HTML=1 CHECK=1)
-	@$(TOOLS) audit $(dest) $(offline) $(upstream) $(json) $(if $(TREE),--tree "$(TREE)") \
-	  $(if $(BASELINE),--baseline "$(BASELINE)") $(if $(filter-out 0,$(HTML)),--html) $(if $(filter-out 0,$(CHECK)),--check)
+	@$(TOOLS) audit $(dest) $(offline) $(upstream) $(json) $(call option,tree,TREE) $(call option,baseline,BASELINE) \
+	  $(call switch,html,HTML) $(call switch,check,CHECK)
 
 refresh: $(VENV)/tools/ready ## turn edits in the vendored tree into patches (ADOPT=path for a first patch)
-	@$(TOOLS) refresh $(dest) $(components) $(offline) $(upstream) $(json) $(if $(ADOPT),--adopt "$(ADOPT)") \
-	  $(if $(DESCRIPTION),--description "$(DESCRIPTION)")
+	@$(TOOLS) refresh $(dest) $(components) $(offline) $(upstream) $(json) $(call option,adopt,ADOPT) \
+	  $(call option,description,DESCRIPTION)
 
 lock: $(VENV)/tools/ready ## compute upstream.lock anew from upstream and the patches
 	@$(TOOLS) lock $(upstream) $(json)
@@ -56,8 +65,8 @@ outdated: $(VENV)/tools/ready ## show what upstream has that the pin has not, an
 	@$(TOOLS) outdated $(offline) $(upstream) $(json)
 
 rebase: $(VENV)/tools/ready ## carry the patches to TO=branch|tag|commit (DRY_RUN=1 URL= ADD= DROP= ALLOW_LOSS=1)
-	@$(TOOLS) rebase $(if $(URL),--url "$(URL)") $(upstream) $(offline) $(choices) $(json) \
-	  $(if $(filter-out 0,$(DRY_RUN)),--dry-run) -- "$(TO)"
+	@$(TOOLS) rebase $(url) $(upstream) $(offline) $(choices) $(json) $(call switch,dry-run,DRY_RUN) \
+	  -- $(call quoted,TO)
 
 rebase-continue: $(VENV)/tools/ready ## go on with a rebase that stopped (ADD= DROP= ALLOW_LOSS=1)
 	@$(TOOLS) rebase-continue $(offline) $(choices) $(json)
