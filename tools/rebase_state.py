@@ -17,7 +17,7 @@ from typing import Any, get_args
 from tools.carry import Carried, Moved, Outcome, Survey
 from tools.errors import UsageError
 from tools.hashes import blob_id, sha256
-from tools.lock import LOCK_NAME, Pin
+from tools.lock import LOCK_NAME, Lock, Pin, path_fault
 from tools.rebase import FOLDER, RESOLVE, Choices, Rebase, resolved
 from tools.store import write_atomically
 from tools.transaction import BUILD, STRAY, discard
@@ -67,8 +67,8 @@ def remember(root: Path, rebase: Rebase) -> None:
     write_atomically(root / FOLDER / _STATE, _rendered_state(rebase))
 
 
-def resume(root: Path) -> Rebase:
-    """The rebase that stands in the project, with the files as they have been resolved by now.
+def resume(root: Path, lock: Lock) -> Rebase:
+    """The rebase of `lock` that stands in the project, with the files as they have been resolved by now.
 
     Raises UsageError when there is none, when the lock changed since it began, and when what it needs was edited.
     """
@@ -76,15 +76,23 @@ def resume(root: Path) -> Rebase:
     if not under_way(root):
         raise UsageError("no rebase is under way", next_steps=["make rebase TO=<branch, tag or commit>"])
     try:
+        if links := [path for path in (folder, *folder.rglob("*")) if path.is_symlink()]:
+            raise ValueError(f"{links[0]} is a link")
         state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
         if state["schema"] != _SCHEMA:
             raise ValueError(f"schema should be {_SCHEMA}, is {state['schema']!r}")
+        if sha256((root / LOCK_NAME).read_bytes()) != state["began"]:
+            raise UsageError(
+                f"{LOCK_NAME} was changed since the rebase began",
+                next_steps=["get the old one back, or make rebase-abort and begin again"],
+            )
+        _insist_on_paths(state, lock)
         files = {path: _read(folder / "upstream" / path, blob) for path, blob in state["files"].items()}
         patches = tuple(_resumed(folder, entry, files) for entry in state["patches"])
         found = Survey(patches, tuple(Moved(**entry) for entry in state["moved"]), *map(tuple, state["added"]))
         choices = state["choices"]
         texts = [*state["old"].values(), *state["new"].values(), state["origin"]]
-        texts += [entry[key] for entry in state["patches"] for key in ("file", "target", "note")]
+        texts += [entry["note"] for entry in state["patches"]]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("a text is none")
         rebase = Rebase(
@@ -100,12 +108,23 @@ def resume(root: Path) -> Rebase:
         raise UsageError(
             f"the rebase in {folder} cannot be read", [str(error)], ["make rebase-abort, and begin again"]
         ) from error
-    if sha256((root / LOCK_NAME).read_bytes()) != rebase.began:
-        raise UsageError(
-            f"{LOCK_NAME} was changed since the rebase began",
-            next_steps=["get the old one back, or make rebase-abort and begin again"],
-        )
     return resolved(rebase)
+
+
+def _insist_on_paths(state: dict[str, Any], lock: Lock) -> None:
+    """ValueError unless the paths in `state` are those of `lock`, or could be in one."""
+    ours = [(patch.file, patch.target) for patch in lock.patches]
+    if [(entry["file"], entry["target"]) for entry in state["patches"]] != ours:
+        raise ValueError(f"its patches are not those of {LOCK_NAME}")
+    if [entry["old"] for entry in state["moved"]] != [file.path for file in lock.files]:
+        raise ValueError(f"its files are not those of {LOCK_NAME}")
+    new = [*state["files"], *(path for paths in state["added"] for path in paths)]
+    new += [entry["path"] for entry in (*state["patches"], *state["moved"]) if entry["path"] is not None]
+    for path in new:
+        if why := path_fault(path):
+            raise ValueError(f"{path!r} {why}")
+    if not {*state["choices"]["add"], *new} <= {*state["files"]}:
+        raise ValueError("it names files of which it has no bytes")
 
 
 def _resumed(folder: Path, entry: dict[str, Any], files: Mapping[str, bytes]) -> Carried:

@@ -1,5 +1,6 @@
 """`rebase` and its companions: the patches at another commit of upstream, all of it or nothing yet."""
 
+import json
 import os
 import re
 import shutil
@@ -386,6 +387,47 @@ def test_a_state_that_was_tampered_with_is_an_error_in_words(path: str, change: 
     assert done.returncode in (2, 3)
     assert "error:" in done.stderr
     assert ours(stopped) == before
+    stopped.run("rebase-abort")
+
+
+@pytest.mark.parametrize("value", ["../victim.py", "{outside}/victim.py", "upstream.lock", ".git/x.py", ["x"]], ids=str)
+@pytest.mark.parametrize(
+    "place",
+    ["patches 1 file", "patches 1 target", "patches 1 path", "moved 0 old", "moved 0 path", "added 0", "choices add"],
+)
+def test_a_state_that_somebody_bent_leads_nowhere_else(
+    place: str, value: str | list[str], project: Project, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    write(outside, {"victim.py": b"precious\n"})
+    write(project.root, {"victim.py": b"precious\n"})
+    project.run("vendor")
+    project.advance({NET: CONFLICTS, NEW: b"NEW = 1\n"})
+    project.run("rebase", "main", code=3)
+    to_resolve(project).write_bytes(EDITED[NET])
+    state = project.root / "build/rebase/state.json"
+    document = json.loads(state.read_text(encoding="utf-8"))
+    *way, last = [int(word) if word.isdigit() else word for word in place.split()]
+    inner = document
+    for step in way:
+        inner = inner[step]
+    bent = value.format(outside=outside) if isinstance(value, str) else value
+    # Dropped, a file of ours would be removed.
+    document["choices"]["drop"] = [bent]
+    inner[last] = [bent] if isinstance(inner[last], list) else bent
+    state.write_text(json.dumps(document), encoding="utf-8")
+    before = snapshot(tmp_path)
+    done = project.run("rebase-continue", code=2)
+    assert "cannot be read" in done.stderr
+    assert snapshot(tmp_path) == before
+
+
+def test_a_link_in_the_folder_of_a_rebase_is_not_followed(stopped: Project, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    shutil.rmtree(to_resolve(stopped).parent)
+    to_resolve(stopped).parent.symlink_to(tmp_path / "outside")
+    assert "is a link" in stopped.run("rebase-status", code=2).stderr
+    assert list((tmp_path / "outside").iterdir()) == []
     stopped.run("rebase-abort")
 
 

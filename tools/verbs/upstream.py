@@ -174,7 +174,7 @@ def rebase_continue(
 
     with context.writing():
         lock = context.lock
-        found = chosen(resume(context.root), add, drop, allow_loss)
+        found = chosen(resume(context.root, lock), add, drop, allow_loss)
         read_patches(context.root, lock)
         remember(context.root, found)
         if left := problems(found):
@@ -190,11 +190,11 @@ def rebase_status(context: Context) -> None:
     from tools.rebase import listed, problems, steps
     from tools.rebase_state import resume, under_way
 
-    _ = context.lock
+    lock = context.lock
     if not under_way(context.root):
         context.report("rebase-status", {"under_way": False}, "no rebase is under way")
         return
-    found = resume(context.root)
+    found = resume(context.root, lock)
     left = problems(found)
     lines = [f"from {_commit(found.old)} to {_commit(found.new)}", "", _survey_as_text(found), ""]
     lines += ["to decide:", *listed(left)] if left else ["nothing is left to decide"]

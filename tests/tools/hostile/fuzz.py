@@ -214,7 +214,7 @@ def readers(project: Project, scratch: Scratch) -> list[Reader]:
 
     def resumed(data: bytes) -> bool:
         state.write_bytes(data)
-        resume(unfinished.root)
+        resume(unfinished.root, good)
         return True
 
     begun = rooms / "begun"
