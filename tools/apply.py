@@ -46,13 +46,13 @@ def read_patch(root: Path, locked: LockedPatch, *, draft: bool = False) -> tuple
         raise HashMismatch(
             f"{locked.file} is not the file the lock names",
             [f"expected SHA-256 {locked.sha256}", f"actual SHA-256   {actual}"],
-            ["after a change you meant: `python -m tools lock`", f"to get the file back: `git checkout {locked.file}`"],
+            ["after a change you meant: make lock docs", f"to get the file back: git checkout {locked.file}"],
         )
     said = {"target": patch.target, "base": patch.base, "result": patch.result}
     meant = {"target": locked.target, "base": locked.base, "result": locked.result}
     wrong = [f"{key}: the lock says {meant[key]}, the patch {said[key]}" for key in said if said[key] != meant[key]]
     if wrong:
-        raise MalformedPatch(f"{locked.file} and the lock disagree", wrong, ["`python -m tools lock`"])
+        raise MalformedPatch(f"{locked.file} and the lock disagree", wrong, ["make lock docs"])
     return patch, data
 
 

@@ -522,7 +522,7 @@ def load(root: Path) -> Lock:
         for file in sorted(present - listed)
     ]
     if faults:
-        raise _malformed(LOCK_NAME, faults, ["list it: `python -m tools lock` fills in the hashes"])
+        raise _malformed(LOCK_NAME, faults, ["list it: make lock docs fills in the rest"])
     return lock
 
 

@@ -20,7 +20,7 @@ from tools.patchset import HEADER_FIELDS, TO_WRITE, Patch, blemishes, parse
 from tools.relock import lock_patch
 from tools.store import write_atomically
 from tools.transaction import write_together
-from tools.tree import digest, refuse_links
+from tools.tree import digest, listing, refuse_links
 
 _NEW_HEADER = {"Description": f"{TO_WRITE}: say what this changes and why", "Origin": "other", "Forwarded": "no"}
 
@@ -87,11 +87,15 @@ def export(root: Path, lock: Lock, found: Iterable[Difference], folder: Path) ->
 
 @dataclass(frozen=True)
 class Refreshed:
-    """The patches that changed, the documents that follow, and what `lint` will not like in what was added."""
+    """The patches that changed, the documents that follow, and what `lint` will not like in what was added.
+
+    extra: files in the components that are no pinned ones.
+    """
 
     patches: tuple[Patch, ...] = ()
     documents: tuple[str, ...] = ()
     blemishes: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,8 +156,11 @@ def refresh(
         else:
             unlisted.append(difference.path)
     _refuse(undone, unlisted, [path for path in adopt.paths if path not in adopted and not lock.patch_for(path)])
+    pinned_paths = {file.path for file in files}
+    here = [f"{part.path}/{name}" for part in components for name in listing(tree / part.path)]
+    extra = tuple(path for path in here if path not in pinned_paths)
     if not changed:
-        return Refreshed()
+        return Refreshed(extra=extra)
     patches = _parsed(changed)
     with Scratch() as scratch:
         for patch in patches:
@@ -164,7 +171,8 @@ def refresh(
     )
     documents = tuple(name for name in DOCUMENTS if root / name in plan)
     write_together(root, {**plan, **_manifest(tree, new_lock, components)})
-    return Refreshed(tuple(patches), documents, tuple(line for patch in patches for line in blemishes(patch)))
+    said = tuple(line for patch in patches for line in blemishes(patch))
+    return Refreshed(tuple(patches), documents, said, extra)
 
 
 def _refuse_other_base(tree: Path, lock: Lock, components: Iterable[Component]) -> None:

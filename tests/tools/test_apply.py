@@ -112,7 +112,7 @@ def test_a_patch_edited_after_locking_is_exit_4(verb: str, vendored: Project) ->
     path.write_bytes(path.read_bytes().replace(b"Change core.", b"Change the core."))
     done = vendored.run(verb, code=4)
     assert "patches/core.patch is not the file the lock names" in done.stderr
-    assert "next: after a change you meant: `python -m tools lock`" in done.stderr
+    assert "next: after a change you meant: make lock docs" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,14 @@ def test_every_document_that_follows_is_named(vendored: Project) -> None:
     assert vendored.run("refresh").stdout.splitlines() == [f"written: {name}" for name in written]
 
 
+def test_a_file_that_no_patch_can_hold_is_said_to_stay_behind(vendored: Project) -> None:
+    (vendored.tree / "models/beta/helper.py").write_bytes(b"H = 1\n")
+    said = "warning: models/beta/helper.py is no pinned file: no patch can hold it, so no other tree will have it"
+    assert said in vendored.run("refresh").stderr
+    (vendored.tree / NET).write_bytes(b"from . import helper\n" + BETTER)
+    assert said in vendored.run("refresh").stderr
+
+
 def after_date(data: bytes) -> str:
     return header(data)["Last-Update"]
 

@@ -71,8 +71,10 @@ def refresh(
     todo = [patch.name for patch in done.patches if not patch.described]
     for line in done.blemishes:
         context.progress.warn(f"{line} (make check refuses that)")
+    for path in done.extra:
+        context.progress.warn(f"{path} is no pinned file: no patch can hold it, so no other tree will have it")
     lines = [f"written: {name}" for name in (*changed, *([LOCK_NAME] if changed else ()), *done.documents)]
-    lines += [f"write the Description in {name}, then run: python -m tools lock" for name in todo]
+    lines += [f"write the Description in {name}, then run: make lock docs" for name in todo]
     context.report(
         "refresh",
         {"changed": changed, "documents": list(done.documents), "to_describe": todo},
@@ -103,11 +105,11 @@ def relock(context: Context, upstream: str | None, check: bool) -> None:
     parse(fresh)
     changed = fresh != text
     if check and changed:
-        raise Drift(f"{path} is not what upstream and the patches give", next_steps=["python -m tools lock"])
+        raise Drift(f"{path} is not what upstream and the patches give", next_steps=["make lock docs"])
     if changed:
         with context.writing():
             if path.read_text(encoding="utf-8") != text:
-                raise UsageError(f"{path} was changed meanwhile", next_steps=["python -m tools lock"])
+                raise UsageError(f"{path} was changed meanwhile", next_steps=["make lock docs"])
             write_atomically(path, fresh.encode())
     context.report("lock", {"changed": changed}, f"{path} " + ("written" if changed else "is up to date"))
 
