@@ -57,6 +57,7 @@ def cli(ctx: click.Context, root: Path, store: Path | None, quiet: bool) -> None
 
     A first run: `python -m tools vendor`, then `python -m tools verify`.
     """
+    ctx.color = _colour()
     ctx.obj = Context(root.resolve(), store, Progress(quiet=quiet))
 
 
@@ -64,8 +65,13 @@ for _verb in (*tree.VERBS, *audit.VERBS, *patches.VERBS, *upstream.VERBS):
     cli.add_command(_verb)
 
 
+def _colour() -> bool | None:
+    """What click is told: no colours at all, or None, for colours on a terminal. See https://no-color.org."""
+    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
+
+
 def _fail(error: ToolError, body: dict[str, Any], as_json: bool) -> int:
-    click.echo(click.style("error:", fg="red", bold=True) + f" {visible(error.message)}", err=True)
+    click.echo(click.style("error:", fg="red", bold=True) + f" {visible(error.message)}", err=True, color=_colour())
     for finding in error.findings:
         click.echo(f"  {visible(finding)}", err=True)
     for step in error.next_steps:
@@ -109,6 +115,9 @@ def _run(arguments: list[str], as_json: bool) -> int:
             named,
             as_json,
         )
+    except UnicodeEncodeError as error:
+        what = f"{error.object!r} cannot be a file's name, or be shown, in this locale's encoding, {error.encoding}"
+        return _fail(ToolError(what, next_steps=["choose a UTF-8 locale: LC_ALL=C.UTF-8"]), named, as_json)
     except BrokenPipeError:
         raise
     except OSError as error:

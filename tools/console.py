@@ -4,6 +4,8 @@ With `__main__` the only place that prints: results on standard output, all else
 """
 
 import json
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,13 +14,15 @@ from typing import Any
 
 import click
 
-from tools.errors import ToolError, UsageError
+from tools.errors import ToolError, UsageError, visible
 from tools.lock import LOCK_NAME, Lock, PinnedFile, is_called, load, words_in
 from tools.progress import Progress
 from tools.store import Store, default_root
 from tools.transaction import project_lock, recover
 
 JSON_SCHEMA = 1
+# What `click.style` writes, which a text may hold of its own as well: to colour is all that it does.
+_COLOUR = re.compile(r"(\x1b\[(?:0|3[126])m)")
 
 
 @dataclass
@@ -51,12 +55,15 @@ class Context:
         return dest or self.root / "vendor"
 
     def report(self, verb: str, body: dict[str, Any], text: str, code: int = 0) -> int:
-        """The result, on standard output: as JSON where it was asked for, as text otherwise; the exit code `code`."""
+        """The result, on standard output: as JSON where it was asked for, as text otherwise; the exit code `code`.
+
+        A terminal obeys nothing in `text` but the colours of `coloured`.
+        """
         if self.json:
             outcome = {"ok": True} if code == 0 else {"ok": False, "exit_code": code}
             print(json.dumps({"schema": JSON_SCHEMA, "verb": verb, **outcome, **body}, indent=2))
         elif text:
-            click.echo(text)
+            click.echo(_harmless(text) if sys.stdout.isatty() else text)
         return code
 
 
@@ -132,6 +139,11 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def _harmless(text: str) -> str:
+    """`text` with control characters written out, all but those of our own colours."""
+    return "".join(part if _COLOUR.fullmatch(part) else visible(part) for part in _COLOUR.split(text))
 
 
 def coloured(text: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tools.addresses import TRANSPORTS, insist_on_repository
@@ -275,8 +276,10 @@ class Scratch:
         self._run("init", "--quiet", "--template=")
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._folder.__exit__(kind, error, trace)
 
     def apply(self, path: str, base: bytes, patch: bytes, name: str) -> bytes:
         """The bytes that `git apply --unidiff-zero` makes of `base` at `path`.

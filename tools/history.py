@@ -42,7 +42,7 @@ class History:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._folder.cleanup()
+        self._folder.__exit__(kind, error, trace)
 
     def fetch(self, url: str, commit: str, *, everything: bool, past: bool = False) -> None:
         """Get `commit` from `url`; past: with all that came before it. Raises RemoteError."""

@@ -4,6 +4,7 @@ Each is held, by a lock that the system drops with the process, while it is in u
 that nobody holds. Windows has no such lock on a folder: what a killed run leaves there stays.
 """
 
+import errno
 import os
 import shutil
 import sys
@@ -11,6 +12,7 @@ import tempfile
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from types import TracebackType
 
 if sys.platform != "win32":
     import fcntl
@@ -38,6 +40,14 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
                     return
             # Another run took it for abandoned, in the moment before it was held.
             self.cleanup()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A write to a full disk names no file.
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG):
+            error.filename = error.filename or self.name
+        super().__exit__(kind, error, trace)
 
     def cleanup(self) -> None:
         super().cleanup()

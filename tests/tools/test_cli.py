@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, run_tools
-from tests.tools.conftest import Project
+from tests.tools.conftest import FILES, Project, make_project
 from tools import __version__
 from tools.__main__ import cli, main
 from tools.errors import EXIT_CODES
@@ -364,6 +364,15 @@ def test_what_a_variable_holds_reaches_the_verb_as_it_is(copy: Path) -> None:
         said = json.loads(done.stdout)
         assert said[said.index(words[2]) + 1] == ODD
     assert not (copy / "x").exists()
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="file names are UTF-8 there, whatever the locale")
+def test_a_path_that_the_locale_cannot_write_is_an_error_in_words(tmp_path: Path) -> None:
+    project = make_project(tmp_path, {**FILES, "models/alpha/größe.py": b"x = 1\n"})
+    project.env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = project.run("vendor", code=2)
+    assert "in this locale's encoding, ascii" in done.stderr
+    assert "next: choose a UTF-8 locale" in done.stderr
 
 
 def test_a_url_of_the_environment_is_none_to_follow(copy: Path) -> None:

@@ -143,13 +143,14 @@ def test_an_edit_without_a_patch_is_exported_under_its_path(vendored: Project, t
 # Terminals and pipes.
 
 
-def test_a_terminal_gets_colours(vendored: Project) -> None:
+def on_a_terminal(project: Project, *words: str, **variables: str) -> bytes:
+    """What a run shows on a terminal."""
     master, slave = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")}
     with subprocess.Popen(
-        command(vendored, "diff", "--file", "net.py"),
+        command(project, *words),
         cwd=ROOT,
-        env={**environment, "TERM": "xterm"},
+        env={**environment, "TERM": "xterm", **variables},
         stdout=slave,
         stderr=subprocess.PIPE,
     ) as process:
@@ -165,8 +166,28 @@ def test_a_terminal_gets_colours(vendored: Project) -> None:
             shown += part
     os.close(master)
     assert process.returncode == 0
+    return shown
+
+
+def test_a_terminal_gets_colours(vendored: Project) -> None:
+    shown = on_a_terminal(vendored, "diff", "--file", "net.py")
     assert b"\x1b[31m-    return 3.14 * r * r\x1b[0m" in shown
     assert b"\x1b[32m+    return math.pi * r * r\x1b[0m" in shown
+
+
+@pytest.mark.parametrize("variable", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
+def test_who_wants_no_colours_gets_none(variable: dict[str, str], vendored: Project) -> None:
+    shown = on_a_terminal(vendored, "diff", "--file", "net.py", **variable)
+    assert b"\n+    return math.pi * r * r" in shown
+    assert b"\x1b" not in shown
+
+
+def test_a_terminal_obeys_nothing_of_what_is_shown(vendored: Project) -> None:
+    (vendored.tree / EXTRA).write_bytes(b"x = '\x1b]0;owned\x07'\n")
+    shown = on_a_terminal(vendored, "diff", "--file", "extra.py")
+    assert b"+x = '\\x1b]0;owned\\x07'" in shown
+    assert b"\x1b[32m" in shown
+    assert b"\x1b]0;owned" in vendored.run("diff", "--file", "extra.py").stdout.encode()
 
 
 @pytest.mark.parametrize("arguments", [("diff",), ("diff", "--json")])

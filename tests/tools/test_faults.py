@@ -88,6 +88,22 @@ def test_a_full_disk_under_the_destination_leaves_the_old_tree(vendored: Project
     assert not list(tree.rglob(".*"))
 
 
+@pytest.mark.parametrize("leave", [0, 8192, 12288, 16384, 20480, 24576, 28672])
+def test_a_full_temporary_disk_is_named(vendored: Project, small_disk: Path, leave: int) -> None:
+    (vendored.tree / NET).write_bytes(EDITED[NET] + b"# more\n")
+    before = files_below(vendored.root, "patches", "upstream.lock", "vendor")
+    fill(small_disk, leave)
+    vendored.env["TMPDIR"] = str(small_disk)
+    done = run(vendored, "refresh")
+    if done.returncode:
+        # Git says it in words of its own.
+        assert "next: " in done.stderr
+        assert str(small_disk) in done.stderr
+        assert files_below(vendored.root, "patches", "upstream.lock", "vendor") == before
+    else:
+        assert leave
+
+
 def test_a_full_disk_under_the_store_is_a_warning(unfetched: Project, small_disk: Path) -> None:
     unfetched.store = small_disk / "store"
     fill(small_disk, 8192)
