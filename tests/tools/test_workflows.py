@@ -94,7 +94,8 @@ given = parser.parse_args(rest)
 if verb == "list":
     print(json.dumps([{{name: issue[name] for name in given.json.split(",")}} for issue in issues if issue["open"]]))
 elif verb == "create":
-    issues.append({{"number": len(issues) + 1, "title": given.title, "body": sys.stdin.read(), "open": True}})
+    issues.append({{"number": len(issues) + 1, "title": given.title, "body": sys.stdin.read(), "open": True,
+                   "author": {{"is_bot": True, "login": "app/github-actions"}}}})
     print("https://example.org/" + str(len(issues)))
 elif verb == "edit":
     issues[given.number - 1]["body"] = sys.stdin.read()
@@ -148,7 +149,8 @@ def test_one_issue_is_opened_kept_up_to_date_and_closed(project: Project, github
     def outdated(code: int) -> str:
         return project.run("outdated", "--json", code=code).stdout
 
-    foreign = {"number": 1, "title": "Something else", "body": "", "open": True}
+    person = {"is_bot": False, "login": "somebody"}
+    foreign = {"number": 1, "title": "Patches no longer apply to upstream", "body": "", "open": True, "author": person}
     github.issues = [foreign]
     assert github.told(outdated(0)) == "nothing to tell\n"
     project.advance({NET: b"# Shapes.\n" + FILES[NET]}, "Only near it")
