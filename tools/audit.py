@@ -15,7 +15,7 @@ from tools.errors import ToolError, UsageError
 from tools.git import Commit, RemoteError, Scratch, remote_commit, remote_tip
 from tools.hashes import blob_id, sha256
 from tools.limits import LARGEST_FILE, Unreadable, read_small
-from tools.lock import ABSENT, LOCK_NAME, Lock, PinnedFile
+from tools.lock import ABSENT, LOCK_NAME, Lock, PinnedFile, is_called
 from tools.progress import Progress
 from tools.refresh import line_counts
 from tools.sources import asked_at, gather, sources_for
@@ -410,12 +410,18 @@ def _patch_claims(root: Path, lock: Lock, sides: Sides) -> Iterator[Claim]:
                 yield Claim(patch.file, fits, "; ".join([error.message, *error.findings]), step)
 
 
-_ID = re.compile(r"`([0-9a-f]{7,64})`")
+# A whole id counts wherever it stands, a shortened one between backticks.
+_ID = re.compile(r"(?<=`)[0-9a-f]{7,64}(?=`)|(?<![0-9A-Za-z])(?:[0-9A-Fa-f]{64}|[0-9A-Fa-f]{40})(?![0-9A-Za-z])")
+# A heading of a part of the account, and the files it is about.
+_HEADING = re.compile(r"##+ .*")
+_MODULE = re.compile(r"[\w./-]+\.py\b")
 _PATH = re.compile(r"(?:`|\]\()((?:bench|patches|requirements|tests|tools)/[^`)\s#]+)[`)#]")
 
 
 def _document_claims(root: Path, lock: Lock, verbs: Sequence[tuple[str, str]]) -> Iterator[Claim]:
-    """Computed parts line by line; in the prose around them, ids, which are to be the lock's, and paths of ours."""
+    """Computed parts line by line; in the prose around them, ids, which are to be the lock's, and paths of ours; and
+    the headings of MODEL_CHANGES.md, whose files are to be pinned ones.
+    """
     try:
         fresh = docs.stale(root, lock, read_patches(root, lock), verbs)
     except ToolError as error:
@@ -434,9 +440,14 @@ def _document_claims(root: Path, lock: Lock, verbs: Sequence[tuple[str, str]]) -
         stale = {line for line, _, _ in differing}
         for number, line in enumerate(text.splitlines(), 1):
             for found in _ID.findall(line) if number not in stale else ():
-                is_known = re.search(f"^{found}", known, re.MULTILINE)
+                is_known = re.search(f"^{found.lower()}", known, re.MULTILINE)
                 actual = found if is_known else f"no id in {LOCK_NAME}"
                 yield Claim(f"{name}:{number}", found, actual, f"mend the prose of {name}")
             for mentioned in _PATH.findall(line):
                 actual = mentioned if (root / mentioned).exists() else "no such file"
                 yield Claim(f"{name}:{number}", mentioned, actual, f"mend the prose of {name}")
+            for told in _MODULE.findall(line) if name == docs.ACCOUNT and _HEADING.fullmatch(line) else ():
+                is_pinned = any(is_called(file.path, told) for file in lock.files)
+                yield Claim(
+                    f"{name}:{number}", told, told if is_pinned else "no pinned file", f"mend the prose of {name}"
+                )

@@ -421,6 +421,11 @@ def test_a_stale_line_of_a_document_is_found_with_what_it_should_be(audited: Pro
         ("The blob `deadbeefcafe` is ours.", "deadbeefcafe"),
         ("See `tests/gone.py`.", "tests/gone.py"),
         ("See [a patch](patches/gone.patch).", "patches/gone.patch"),
+        (f"It stands on {'ab' * 20}, they say.", "ab" * 20),
+        (f"Its hash is {'Cd' * 32}.", "Cd" * 32),
+        (f"https://example.org/commit/{'ef' * 20}/x.py", "ef" * 20),
+        ("## `gone.py` and net.py", "gone.py"),
+        ("### models/alpha/net.py", "models/alpha/net.py"),
     ],
 )
 def test_a_false_id_or_path_in_prose_is_found(prose: str, claimed: str, audited: Project) -> None:
@@ -429,9 +434,18 @@ def test_a_false_id_or_path_in_prose_is_found(prose: str, claimed: str, audited:
     path.write_text(f"{text}\n{prose}\n", encoding="utf-8")
     number = len(text.splitlines()) + 2
     assert f"MODEL_CHANGES.md:{number}: claimed '{claimed}', actual 'no " in audit(audited, "--check", code=1).stderr
-    commit = load(audited.root).baseline.commit
-    path.write_text(f"{text}\nThe baseline `{commit[:7]}` and `patches/net.patch`.\n", encoding="utf-8")
-    audit(audited, "--check")
+
+
+def test_what_prose_says_truly_and_what_only_looks_like_an_id_are_no_false_claims(audited: Project) -> None:
+    lock = load(audited.root)
+    prose = (
+        f"The baseline `{lock.baseline.commit[:7]}` and `patches/net.patch`; in full {lock.baseline.commit}, or\n"
+        f"{lock.pin.commit.upper()}; {sha256(FILES[INIT])} is no {'9' * 41} and no {'x' + '9' * 40}.\n\n"
+        "## net.py\n\nOnce there was gone.py.\n\n### `models/alpha/core.py` and `alpha/extra.py`\n"
+    )
+    path = audited.root / "MODEL_CHANGES.md"
+    path.write_text(f"{path.read_text(encoding='utf-8')}\n{prose}", encoding="utf-8")
+    assert report(audited, "--check")["claims"]["false"] == []
 
 
 def test_the_check_reads_the_commits_anew_and_falls_back_on_the_store(audited: Project) -> None:

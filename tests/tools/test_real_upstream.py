@@ -139,3 +139,12 @@ def test_six_files_of_the_baseline_differ_as_the_readme_shows(real: Project) -> 
     rows = [line.removeprefix("    ") for line in sample.splitlines() if line.strip() != "..."]
     assert len(rows) > 4
     assert set(rows) <= set(real.run("audit").stdout.splitlines())
+
+
+def test_every_claim_of_this_projects_lock_and_documents_holds(real: Project) -> None:
+    reach(LOCK.baseline.url)
+    here = Project(ROOT, real.upstream, real.commit, real.store)
+    claims = here.json("audit", "--check", "--dest", real.tree)["claims"]
+    assert claims["false"] == []
+    # Two for each pinned file at upstream, two at the baseline, and those of the documents.
+    assert claims["checked"] > 4 * len(LOCK.files)
