@@ -11,9 +11,11 @@ from typing import Any
 
 from tools import docs
 from tools.apply import apply_patch, joined, read_patch, read_patches
-from tools.errors import ToolError, UsageError
-from tools.git import Commit, RemoteError, Scratch, remote_commit, remote_tip
+from tools.ends import Place, find
+from tools.errors import NoSource, ToolError, UsageError
+from tools.git import Commit, RemoteError, Scratch, remote_commit
 from tools.hashes import blob_id, sha256
+from tools.history import History
 from tools.limits import LARGEST_FILE, Unreadable, read_small
 from tools.lock import ABSENT, LOCK_NAME, Lock, PinnedFile, is_called
 from tools.progress import Progress
@@ -240,7 +242,7 @@ def _checkout(lock: Lock, folder: Path) -> dict[str, Path]:
     """Where in `folder`, which holds `models` or is that folder, each pinned file would be."""
     for skip in (0, 1):
         places = {file.path: folder.joinpath(*file.path.split("/")[skip:]) for file in lock.files}
-        if any(place.is_file() for place in places.values()):
+        if any(place.is_file() and not place.is_symlink() for place in places.values()):
             return places
     tops = sorted({file.path.split("/")[0] for file in lock.files})
     raise UsageError(
@@ -282,7 +284,7 @@ def _baseline(
     url = lock.baseline.url
     sides = {file.path: Side(None, "not asked, offline") for file in lock.files}
     try:
-        commit = _resolved(lock, wanted)
+        commit = _resolved(lock, wanted, progress)
         if commit == lock.baseline.commit:
             for file in lock.files:
                 if file.baseline == ABSENT:
@@ -293,11 +295,12 @@ def _baseline(
             return commit, sides
         progress.line(f"git {url}: reading {commit[:12]}")
         read["baseline"] = found = remote_commit(url, commit, _folders(lock), lenient=True)
-    except RemoteError as error:
+    except (RemoteError, NoSource) as error:
+        why = "; ".join(error.findings) if isinstance(error, NoSource) else f"git {url}: {error}"
         if wanted.anew:
-            progress.warn(f"the baseline could not be read anew: {error}")
+            progress.warn(f"the baseline could not be read anew: {why}")
         return wanted.revision or lock.baseline.commit, {
-            path: replace(side, why=f"git {url}: {error}") if side.why else side for path, side in sides.items()
+            path: replace(side, why=why) if side.why else side for path, side in sides.items()
         }
     for file in lock.files:
         data = found.files.get(file.path)
@@ -307,20 +310,18 @@ def _baseline(
     return commit, sides
 
 
-def _resolved(lock: Lock, wanted: Wanted) -> str:
-    """The commit that is compared with. Raises RemoteError when its name cannot be asked for, UsageError for none."""
-    name = wanted.revision or lock.baseline.commit
+def _resolved(lock: Lock, wanted: Wanted, progress: Progress) -> str:
+    """The commit that is compared with. Raises RemoteError when its name cannot be asked for, and as `find` does."""
+    name = (wanted.revision or lock.baseline.commit).lower()
     if re.fullmatch("[0-9a-f]{40}", name):
         return name
     if re.fullmatch("[0-9a-f]{7,39}", name) and lock.baseline.commit.startswith(name):
         return lock.baseline.commit
     if wanted.offline:
         raise RemoteError("not asked, offline")
-    if tip := remote_tip(lock.baseline.url, name):
-        return tip[1]
-    raise UsageError(
-        f"{lock.baseline.url} has no branch or tag {name!r}", next_steps=["BASELINE= also takes a commit's 40 digits"]
-    )
+    with History() as history:
+        where = Place(lock.baseline.url, lock.baseline.url)
+        return find(where, wanted.revision or name, lock.baseline.branch, history, progress)[1]
 
 
 def _promised(root: Path, lock: Lock, path: str, upstream: Side) -> tuple[Side, ToolError | None]:
@@ -368,6 +369,13 @@ def claims(root: Path, lock: Lock, sides: Sides, verbs: Sequence[tuple[str, str]
         *_patch_claims(root, lock, sides),
         *_document_claims(root, lock, verbs),
     ]
+
+
+def not_checked(lock: Lock, sides: Sides) -> list[str]:
+    """One line for each kind of claim that `claims` passes over, with the reason."""
+    if sides.baseline == lock.baseline.commit:
+        return []
+    return [f"not checked: what {LOCK_NAME} says of its baseline, in whose place BASELINE= stands"]
 
 
 def _file_claims(lock: Lock, sides: Sides) -> Iterator[Claim]:

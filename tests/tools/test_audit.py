@@ -71,6 +71,10 @@ def app(project: Project) -> Path:
     return project.root.parent / "app"
 
 
+def steps(done: "subprocess.CompletedProcess[str]") -> list[str]:
+    return [line.removeprefix("next: ") for line in done.stderr.splitlines() if line.startswith("next: ")]
+
+
 # Three versions.
 
 
@@ -191,8 +195,11 @@ def test_without_the_baseline_the_other_columns_come_and_exit_5_says_why(audited
     done = audit(audited, code=5)
     # What is unknown is not counted as being the same.
     assert " differs from upstream in 0 of 3 files; of 2 more it is unknown\n" in done.stdout
-    assert "OFFLINE" not in done.stderr
     assert "  core.py" in done.stdout
+    assert steps(done) == [f"reach {app(audited).as_uri()}, or name another in upstream.lock, [baseline] url"]
+    assert steps(audit(audited, "--upstream", audited.upstream, code=5)) == steps(done)
+    gone = steps(audit(audited, "--baseline", "next", code=5))
+    assert gone == [*steps(done), "make audit, without BASELINE=next"]
     [line] = [line for line in done.stderr.splitlines() if "baseline unknown" in line]
     assert app(audited).as_uri() in line
     assert NET in line
@@ -205,6 +212,18 @@ def test_offline_and_with_an_empty_store_all_is_unknown_but_the_tree(audited: Pr
         assert file["blobs"]["vendored"]
         assert "upstream unknown" in file["status"]
     assert any("offline" in line for line in body["details"])
+    # The lock alone says which files the baseline lacks.
+    assert (
+        " differs from upstream in 0 of 1 files; of 4 more it is unknown\n"
+        in audit(audited, "--offline", code=5).stdout
+    )
+    done = audit(audited, "--offline", "--baseline", "main", code=5)
+    assert "whether the baseline main differs from upstream is unknown for all 5 files\n" in done.stdout
+    assert "0 of 0" not in done.stdout
+    assert steps(done) == ["make audit, without OFFLINE=1", "make audit UPSTREAM=<clone or bundle of upstream>"]
+    text = page(audited, "--offline", "--baseline", "main", code=5)
+    assert "What the baseline has is unknown for 5." in text
+    assert "No difference between upstream and the baseline" not in text
 
 
 def test_upstream_that_cannot_be_had_is_null_and_the_baselines_copies_stand_in(audited: Project) -> None:
@@ -216,7 +235,9 @@ def test_upstream_that_cannot_be_had_is_null_and_the_baselines_copies_stand_in(a
     assert files[CORE]["blobs"]["vendored"] == blob_id(EDITED[CORE])
     assert files[NET]["blobs"] == {"upstream": None, "baseline": blob_id(OTHER_NET), "vendored": None}
     assert files[NET]["status"] == ["not vendored", "upstream unknown", "baseline differs"]
-    assert "file:///nowhere" in audit(audited, code=5).stderr
+    done = audit(audited, code=5)
+    assert "file:///nowhere" in done.stderr
+    assert steps(done) == ["make audit UPSTREAM=<clone or bundle of upstream>"]
     assert report(audited, "--upstream", audited.upstream)["ok"]
 
 
@@ -248,7 +269,9 @@ def test_a_lock_without_baseline_hashes_is_enough(audited: Project) -> None:
 # Another revision.
 
 
-@pytest.mark.parametrize("name", ["main", "next", "v1", "refs/heads/next", "{commit}", "{short}"])
+@pytest.mark.parametrize(
+    "name", ["main", "next", "v1", "refs/heads/next", "refs/tags/v1", "{commit}", "{COMMIT}", "{short}", "{SHORT}"]
+)
 def test_the_baseline_may_be_another_commit_branch_or_tag(name: str, audited: Project) -> None:
     first = load(audited.root).baseline.commit
     git("checkout", "-q", "-b", "next", cwd=app(audited))
@@ -256,15 +279,43 @@ def test_the_baseline_may_be_another_commit_branch_or_tag(name: str, audited: Pr
     git("add", "-A", cwd=app(audited))
     git("commit", "-q", "-m", "later", cwd=app(audited))
     later = git("rev-parse", "HEAD", cwd=app(audited)).strip()
-    is_first = name in ("main", "v1", "{short}")
-    body = report(audited, "--baseline", name.format(commit=later, short=first[:7]))
+    is_first = name not in ("next", "refs/heads/next", "{commit}", "{COMMIT}")
+    ids = {"commit": later, "short": first[:7]}
+    ids |= {key.upper(): id_.upper() for key, id_ in ids.items()}
+    body = report(audited, "--baseline", name.format(**ids))
     assert body["pins"]["baseline"]["commit"] == (first if is_first else later)
     assert by_path(body)[NET]["blobs"]["baseline"] == blob_id(OTHER_NET if is_first else b"PI = 3\n")
 
 
-@pytest.mark.parametrize("name", ["nope", "ain", "ma*", "-x"])
+def test_a_shortened_id_is_looked_for_in_the_baselines_branch(audited: Project) -> None:
+    ids = []
+    for number in range(3):
+        write(app(audited), {NET: b"PI = %d\n" % number})
+        git("commit", "-q", "-a", "-m", "later", cwd=app(audited))
+        ids.append(git("rev-parse", "HEAD", cwd=app(audited)).strip())
+    for short in (ids[1][:7], ids[1][:39].upper()):
+        body = report(audited, "--baseline", short)
+        assert body["pins"]["baseline"]["commit"] == ids[1]
+        assert by_path(body)[NET]["blobs"]["baseline"] == blob_id(b"PI = 1\n")
+    git("checkout", "-q", "--detach", cwd=app(audited))
+    write(app(audited), {NET: b"PI = 4\n"})
+    git("commit", "-q", "-a", "-m", "aside", cwd=app(audited))
+    aside = git("rev-parse", "HEAD", cwd=app(audited)).strip()
+    done = audit(audited, "--baseline", aside[:10], code=2)
+    assert "a shortened id is looked for in main alone" in done.stderr
+    assert steps(done) == [
+        f"git ls-remote {app(audited).as_uri()}, to see what there is; a commit of another branch needs its full id"
+    ]
+    audit(audited, "--baseline", aside[:10], "--offline", code=5)
+    shutil.rmtree(app(audited))
+    assert by_path(report(audited, "--baseline", aside[:10], code=5))[NET]["status"] == ["patched", "baseline unknown"]
+
+
+@pytest.mark.parametrize("name", ["nope", "ain", "ma*", "-x", "12ab"])
 def test_a_revision_without_a_name_is_exit_2(name: str, audited: Project) -> None:
-    assert f"has no branch or tag '{name}'" in audit(audited, f"--baseline={name}", code=2).stderr
+    done = audit(audited, f"--baseline={name}", code=2)
+    assert re.search(rf"no (branch, tag or commit '{name}'|name of a branch)", done.stderr)
+    assert app(audited).as_uri() in steps(done)[0]
 
 
 def test_a_revision_that_cannot_be_asked_for_is_exit_5(audited: Project) -> None:
@@ -309,6 +360,19 @@ def test_a_checkout_is_told_file_by_file_in_both_layouts(inside: str, audited: P
 def test_a_checkout_without_any_of_the_files_is_exit_2(audited: Project, tmp_path: Path) -> None:
     assert "holds none of the 5 files" in audit(audited, "--tree", tmp_path, code=2).stderr
     audit(audited, "--tree", tmp_path / "nowhere", code=2)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links are for other systems")
+def test_a_checkout_with_links_alone_is_exit_2(audited: Project, tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    for path in (CORE, NET):
+        (checkout / path).parent.mkdir(parents=True)
+        (checkout / path).symlink_to(audited.tree / path)
+    assert "holds none of the 5 files" in audit(audited, "--tree", checkout, code=2).stderr
+    # Where the folder is the link, the files in it are files.
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "models").symlink_to(audited.tree / "models")
+    assert by_path(report(audited, "--tree", tmp_path / "linked"))[CORE]["status"][-1] == "is vendored"
 
 
 def test_bytes_that_are_no_text_are_no_traceback(audited: Project, tmp_path: Path) -> None:
@@ -462,6 +526,19 @@ def test_the_check_reads_the_commits_anew_and_falls_back_on_the_store(audited: P
     said = audit(audited, "--check").stderr
     assert "warning: the baseline could not be read anew" in said
     audit(audited, "--check", "--offline")
+
+
+def test_claims_on_the_baseline_that_another_revision_leaves_unchecked_are_named(audited: Project) -> None:
+    said = "not checked: what upstream.lock says of its baseline, in whose place BASELINE= stands"
+    whole = report(audited, "--check")["claims"]
+    assert whole["not_checked"] == []
+    assert said not in audit(audited, "--check", "--baseline", "main").stdout
+    git("commit", "-q", "--allow-empty", "-m", "later", cwd=app(audited))
+    part = report(audited, "--check", "--baseline", "main")["claims"]
+    assert part["not_checked"] == [said]
+    assert part["checked"] < whole["checked"]
+    assert said in audit(audited, "--check", "--baseline", "main").stdout.splitlines()
+    assert said not in audit(audited, "--baseline", "main").stdout
 
 
 def test_what_cannot_be_checked_is_exit_5(audited: Project) -> None:
