@@ -39,7 +39,10 @@ STATUS_WORDS = {
     "is upstream": "the audited checkout has upstream's bytes",
     "is baseline": "the audited checkout has the baseline's bytes",
     "is vendored": "the audited checkout has the vendored bytes",
-    "is something else": "the audited checkout has bytes that none of the three has",
+    "is upstream but for CRLF": "the audited checkout has upstream's bytes once CRLF is taken for LF",
+    "is baseline but for CRLF": "the audited checkout has the baseline's bytes once CRLF is taken for LF",
+    "is vendored but for CRLF": "the audited checkout has the vendored bytes once CRLF is taken for LF",
+    "is something else": "the audited checkout has what none of the three has, CRLF aside",
     "is missing": "the audited checkout has no such plain file",
 }
 
@@ -58,13 +61,17 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`old` against `new`, by the names of their sides: added and removed lines, the diff (empty when equal)."""
+    """`old` against `new`, by the names of their sides: added and removed lines, the diff (empty when equal).
+
+    crlf_aside: CRLF was taken for LF on both sides.
+    """
 
     old: str
     new: str
     added: int
     removed: int
     diff: str
+    crlf_aside: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,7 @@ class FileAudit:
                 "blob": self.sides["tree"].blob,
                 "nearest": near and near.old,
                 **(_shown(near) if near else {"added": None, "removed": None, "diff": None}),
+                "crlf_aside": near and near.crlf_aside,
             }
         return body
 
@@ -156,13 +164,17 @@ def _audit(lock: Lock, file: PinnedFile, sides: Sides, scratch: Scratch) -> File
         before, after = found[old].data, found[new].data
         if before is None or after is None:
             return None
+        # What lies in a checkout may have the line ends that git gave it.
+        crlf_aside = new == "tree" and before != after and (b"\r\n" in before or b"\r\n" in after)
+        if crlf_aside:
+            before, after = lf(before), lf(after)
         diff = scratch.diff(file.path, before, after, 3) if before != after else ""
-        return Comparison(old, new, *line_counts(diff), diff)
+        return Comparison(old, new, *line_counts(diff), diff, crlf_aside)
 
     comparisons = [made for old, new in PAIRS if (made := compared(old, new))]
     if "tree" in found:
         near = [made for name in SIDES if (made := compared(name, "tree"))]
-        comparisons += sorted(near, key=lambda made: made.added + made.removed)[:1]
+        comparisons += sorted(near, key=lambda made: (made.added + made.removed, made.crlf_aside))[:1]
     status = tuple(_status(lock, file, found, file.path in sides.promised))
     return FileAudit(file.path, status, found, tuple(comparisons))
 
@@ -186,8 +198,15 @@ def _status(lock: Lock, file: PinnedFile, sides: Mapping[str, Side], promised: b
         if tree.data is None:
             yield "is missing"
         else:
-            same = [name for name in SIDES if sides[name].data == tree.data]
-            yield from [f"is {name}" for name in same] or ["is something else"]
+            there = {name: data for name in SIDES if (data := sides[name].data) is not None}
+            same = [f"is {name}" for name, data in there.items() if data == tree.data]
+            alike = [f"is {name} but for CRLF" for name, data in there.items() if lf(data) == lf(tree.data)]
+            yield from same or alike or ["is something else"]
+
+
+def lf(data: bytes) -> bytes:
+    """`data` with LF for CRLF."""
+    return data.replace(b"\r\n", b"\n")
 
 
 def unknown(files: Iterable[FileAudit]) -> list[str]:

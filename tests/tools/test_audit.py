@@ -351,6 +351,7 @@ def test_a_checkout_is_told_file_by_file_in_both_layouts(inside: str, audited: P
         "added": 0,
         "removed": 0,
         "diff": "",
+        "crlf_aside": False,
     }
     text = audit(audited, "--tree", place / inside).stdout
     assert "baseline +1 -0" in text
@@ -360,6 +361,67 @@ def test_a_checkout_is_told_file_by_file_in_both_layouts(inside: str, audited: P
 def test_a_checkout_without_any_of_the_files_is_exit_2(audited: Project, tmp_path: Path) -> None:
     assert "holds none of the 5 files" in audit(audited, "--tree", tmp_path, code=2).stderr
     audit(audited, "--tree", tmp_path / "nowhere", code=2)
+
+
+def test_a_checkout_with_windows_line_ends_is_told_apart_from_edits(audited: Project, tmp_path: Path) -> None:
+    place = tmp_path / "checkout"
+    git("clone", "-q", "-c", "core.autocrlf=true", audited.upstream, place, cwd=tmp_path)
+    assert (place / NET).read_bytes().count(b"\r\n") == FILES[NET].count(b"\n") > 3
+    write(place, {CORE: EDITED[CORE].replace(b"\n", b"\r\n"), INIT: OTHER_INIT.replace(b"\n", b"\r\n", 1)})
+    edited = OTHER_NET.replace(b"\n", b"\r\n") + b"# mine\r\n"
+    assert [word for word in by_path(report(audited, "--tree", place))[NET]["status"] if word.startswith("is ")] == [
+        "is upstream but for CRLF"
+    ]
+    write(place, {NET: edited})
+    files = by_path(report(audited, "--tree", place))
+    assert {path: [word for word in file["status"] if word.startswith("is ")] for path, file in files.items()} == {
+        INIT: ["is baseline but for CRLF"],
+        CORE: ["is vendored but for CRLF"],
+        EXTRA: ["is upstream but for CRLF", "is vendored but for CRLF"],
+        # It has no line to end.
+        "models/beta/__init__.py": ["is upstream", "is baseline", "is vendored"],
+        NET: ["is something else"],
+    }
+    assert files[INIT]["tree"] == {
+        "blob": blob_id((place / INIT).read_bytes()),
+        "nearest": "baseline",
+        "added": 0,
+        "removed": 0,
+        "diff": "",
+        "crlf_aside": True,
+    }
+    near = files[NET]["tree"]
+    assert (near["nearest"], near["added"], near["removed"], near["crlf_aside"]) == ("baseline", 1, 0, True)
+    assert near["blob"] == blob_id(edited)
+    assert "\r" not in near["diff"]
+    assert not files["models/beta/__init__.py"]["tree"]["crlf_aside"]
+    text = audit(audited, "--tree", place).stdout
+    assert "baseline +1 -0 CRLF aside  patched, " in text
+    assert "upstream = CRLF aside      unchanged, " in text
+    assert text.endswith("+# mine\n")
+    assert f"\n{NET}: CRLF is taken for LF, on both sides\ndiff --git " in text
+    # What goes into a tree of ours is compared byte for byte.
+    write(audited.tree, {NET: edited})
+    file = by_path(report(audited))[NET]
+    assert file["status"] == ["edited", "baseline differs"]
+    assert file["comparisons"]["baseline_vendored"]["added"] == edited.count(b"\n")
+
+
+def test_line_ends_left_aside_are_said_on_the_page(audited: Project, tmp_path: Path) -> None:
+    place = tmp_path / "checkout"
+    edited = OTHER_NET.replace(b"\n", b"\r\n") + b"# mine\r\n"
+    write(place, {EXTRA: FILES[EXTRA].replace(b"\n", b"\r\n"), NET: edited})
+    text = page(audited, "--tree", place)
+    start = text.index(f'<section class="file" id="{EXTRA.replace("/", "-")}"')
+    extra = text[start : text.index("</section>", start)]
+    assert "No difference between the versions that are there, but for CRLF line ends." in extra
+    assert "is upstream but for CRLF" in extra
+    start = text.index('<details class="view" id="models-beta-net.py-baseline-tree"')
+    view = text[start : text.index("</details>\n</section>", start)]
+    assert '<span class="plus">+1</span>' in view
+    assert "CRLF is taken for LF, on both sides" in view
+    assert "# mine" in view
+    assert "\u240d" not in view
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links are for other systems")

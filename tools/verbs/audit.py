@@ -144,7 +144,9 @@ def _table(files: "list[FileAudit]", baseline: str) -> str:
         cells += [_change(file, *pair) for pair in PAIRS]
         if with_tree:
             near = file.nearest
-            cells += [_blob(file.sides["tree"]), f"{near.old} {_change(file, near.old, near.new)}" if near else "-"]
+            aside = " CRLF aside" if near and near.crlf_aside else ""
+            change = f"{near.old} {_change(file, near.old, near.new)}{aside}" if near else "-"
+            cells += [_blob(file.sides["tree"]), change]
         rows.append((f"  {name}", *cells, ", ".join(file.status)))
     differs = [file for file in files if "baseline differs" in file.status]
     kept = [file for file in differs if "unchanged" in file.status]
@@ -165,11 +167,10 @@ def _table(files: "list[FileAudit]", baseline: str) -> str:
     ]
     if promised:
         lines.append(f"{promised} files are not vendored: for them, what the lock promises is shown")
-    lines += [
-        coloured(file.nearest.diff.removesuffix("\n"))
-        for file in files
-        if file.nearest and "is something else" in file.status
-    ]
+    for file in files:
+        if file.nearest and "is something else" in file.status:
+            lines += [f"{file.path}: CRLF is taken for LF, on both sides"] if file.nearest.crlf_aside else []
+            lines.append(coloured(file.nearest.diff.removesuffix("\n")))
     return "\n".join(lines)
 
 
