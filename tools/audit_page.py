@@ -102,7 +102,8 @@ def _csp(script: str) -> str:
 
 
 def _anchor(path: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", path)
+    """An id for `path` that no other path has, of letters that need no escape in an address."""
+    return re.sub(r"[^A-Za-z0-9_./]", lambda at: f"~{ord(at[0]):x}~", path).replace("/", "-")
 
 
 def _views(file: FileAudit) -> list[View]:

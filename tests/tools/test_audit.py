@@ -28,8 +28,9 @@ from tests.tools.auditing import (
     run,
 )
 from tests.tools.conftest import EDITED, FILES, Project, git, write
-from tools.audit import STATUS_WORDS, line_counts
+from tools.audit import STATUS_WORDS, Comparison, FileAudit, Side, line_counts
 from tools.audit_page import NO_NEWLINE, chunks, web_page
+from tools.audit_page import page as laid_out
 from tools.git import Scratch
 from tools.hashes import blob_id, sha256
 from tools.lock import load
@@ -634,6 +635,29 @@ def test_the_page_has_every_file_and_every_comparison_once(audited: Project) -> 
     assert text.count("The same two versions as in") == 2
     for word, meaning in STATUS_WORDS.items():
         assert (f"<dd>{meaning}</dd>" in unescape(text)) == (f">{word}</span>" in text), word
+
+
+def test_each_file_has_an_anchor_of_its_own_whatever_it_is_called(project: Project) -> None:
+    names = ["a b.py", "a-b.py", "a#b.py", "a--b.py", "a~2d~b.py", "A-b.py", "a%2Db.py", "ä.py", "-ä.py"]
+    old, new = Side(b"x = 1\n"), Side(b"x = 2\n")
+    made = Comparison("upstream", "vendored", 1, 1, "@@ -1 +1 @@\n-x = 1\n+x = 2\n")
+    sides = {"upstream": old, "baseline": old, "vendored": new}
+    # Under another folder, with what stands between path and comparison in the name.
+    paths = [*(f"models/{name}" for name in names), "models/a/b.py", "models/a/b.py-upstream-vendored"]
+    files = [FileAudit(path, ("patched",), sides, (made,)) for path in paths]
+    text = laid_out(load(project.root), "0" * 40, files).decode()
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    sections = re.findall(r'<section class="file" id="([^"]+)".*?<h3[^>]*><code>([^<]+)</code>', text, re.DOTALL)
+    assert [unescape(path) for _, path in sections] == paths
+    links = re.findall(r'<th scope="row"><a href="#([^"]+)">([^<]+)</a>', text)
+    assert [(anchor, unescape(name)) for anchor, name in links] == [
+        (anchor, unescape(path).rpartition("/")[2]) for anchor, path in sections
+    ]
+    # Nothing that a browser writes otherwise in an address; plain names stay as they can be read.
+    assert all(re.fullmatch(r"[A-Za-z0-9_.~-]+", anchor) for anchor in ids)
+    assert sections[-2][0] == "models-a-b.py"
+    assert laid_out(load(project.root), "0" * 40, files[1:2]).decode().count(f'id="{sections[1][0]}"') == 1
 
 
 def test_the_page_shows_every_line_of_both_sides(audited: Project) -> None:
