@@ -606,7 +606,10 @@ def test_claims_on_the_baseline_that_another_revision_leaves_unchecked_are_named
 
 def test_what_cannot_be_checked_is_exit_5(audited: Project) -> None:
     shutil.rmtree(app(audited))
-    assert "baseline unknown" in audit(audited, "--check", code=5).stderr
+    done = audit(audited, "--check", code=5)
+    assert "baseline unknown" in done.stderr
+    edit(audited, "2026-01-02T", "2020-01-02T")
+    assert steps(audit(audited, "--check", code=1)) == ["make audit", *steps(done)]
 
 
 # The page.

@@ -58,10 +58,12 @@ def audit(
     rest is shown all the same, and the exit code is 5.
 
     --check reads both commits anew, or with --offline takes what the store has, and holds them against the lock's
-    hashes and dates, the patches' results, and the documents: computed parts, ids and paths. `verify` checks the tree.
+    hashes and dates, the patches' results, and the documents: computed parts, ids, paths, and the files that headings
+    name. `verify` checks the tree.
     """
-    from tools.audit import Wanted, claims, gather_sides, not_checked, unknown
+    from tools.audit import Wanted, gather_sides, unknown
     from tools.audit import audit as run
+    from tools.claims import claims, not_checked
 
     lock = context.lock
     wanted = Wanted(context.tree(dest), checkout, revision, upstream, offline, anew=check)
@@ -102,7 +104,9 @@ def audit(
     error: ToolError | None = None
     if false:
         error = Drift(
-            f"{len(false)} of {len(found)} claims are not borne out", map(str, [*false, *missing]), ["make audit"]
+            f"{len(false)} of {len(found)} claims are not borne out",
+            map(str, [*false, *missing]),
+            ["make audit", *steps],
         )
     elif missing:
         error = NoSource("bytes could not be had; everything else is shown", missing, steps)
