@@ -1,5 +1,6 @@
-"""What exactly differs: upstream at the pin, the baseline and the vendored tree, file by file, and whether what the
-lock and the documents claim is so. The core compares values; `gather_sides` is the edge that gets them.
+"""What exactly differs: upstream at the pin, the baseline and the vendored tree, file by file.
+
+The core compares values; `gather_sides` is the edge that gets them.
 """
 
 import re
@@ -9,13 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tools import docs
-from tools.apply import apply_patch, joined, read_patch, read_patches
-from tools.errors import ToolError, UsageError
-from tools.git import Commit, RemoteError, Scratch, remote_commit, remote_tip
+from tools.apply import apply_patch, joined, read_patch
+from tools.ends import Place, find
+from tools.errors import NoSource, ToolError, UsageError
+from tools.git import Commit, RemoteError, Scratch, remote_commit
 from tools.hashes import blob_id, sha256
+from tools.history import History
 from tools.limits import LARGEST_FILE, Unreadable, read_small
-from tools.lock import ABSENT, LOCK_NAME, Lock, PinnedFile
+from tools.lock import ABSENT, Lock, PinnedFile
 from tools.progress import Progress
 from tools.refresh import line_counts
 from tools.sources import asked_at, gather, sources_for
@@ -37,7 +39,10 @@ STATUS_WORDS = {
     "is upstream": "the audited checkout has upstream's bytes",
     "is baseline": "the audited checkout has the baseline's bytes",
     "is vendored": "the audited checkout has the vendored bytes",
-    "is something else": "the audited checkout has bytes that none of the three has",
+    "is upstream but for CRLF": "the audited checkout has upstream's bytes once CRLF is taken for LF",
+    "is baseline but for CRLF": "the audited checkout has the baseline's bytes once CRLF is taken for LF",
+    "is vendored but for CRLF": "the audited checkout has the vendored bytes once CRLF is taken for LF",
+    "is something else": "the audited checkout has what none of the three has, CRLF aside",
     "is missing": "the audited checkout has no such plain file",
 }
 
@@ -56,13 +61,17 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`old` against `new`, by the names of their sides: added and removed lines, the diff (empty when equal)."""
+    """`old` against `new`, by the names of their sides: added and removed lines, the diff (empty when equal).
+
+    crlf_aside: CRLF was taken for LF on both sides.
+    """
 
     old: str
     new: str
     added: int
     removed: int
     diff: str
+    crlf_aside: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,7 @@ class FileAudit:
                 "blob": self.sides["tree"].blob,
                 "nearest": near and near.old,
                 **(_shown(near) if near else {"added": None, "removed": None, "diff": None}),
+                "crlf_aside": near and near.crlf_aside,
             }
         return body
 
@@ -154,13 +164,17 @@ def _audit(lock: Lock, file: PinnedFile, sides: Sides, scratch: Scratch) -> File
         before, after = found[old].data, found[new].data
         if before is None or after is None:
             return None
+        # What lies in a checkout may have the line ends that git gave it.
+        crlf_aside = new == "tree" and before != after and (b"\r\n" in before or b"\r\n" in after)
+        if crlf_aside:
+            before, after = lf(before), lf(after)
         diff = scratch.diff(file.path, before, after, 3) if before != after else ""
-        return Comparison(old, new, *line_counts(diff), diff)
+        return Comparison(old, new, *line_counts(diff), diff, crlf_aside)
 
     comparisons = [made for old, new in PAIRS if (made := compared(old, new))]
     if "tree" in found:
         near = [made for name in SIDES if (made := compared(name, "tree"))]
-        comparisons += sorted(near, key=lambda made: made.added + made.removed)[:1]
+        comparisons += sorted(near, key=lambda made: (made.added + made.removed, made.crlf_aside))[:1]
     status = tuple(_status(lock, file, found, file.path in sides.promised))
     return FileAudit(file.path, status, found, tuple(comparisons))
 
@@ -184,8 +198,15 @@ def _status(lock: Lock, file: PinnedFile, sides: Mapping[str, Side], promised: b
         if tree.data is None:
             yield "is missing"
         else:
-            same = [name for name in SIDES if sides[name].data == tree.data]
-            yield from [f"is {name}" for name in same] or ["is something else"]
+            there = {name: data for name in SIDES if (data := sides[name].data) is not None}
+            same = [f"is {name}" for name, data in there.items() if data == tree.data]
+            alike = [f"is {name} but for CRLF" for name, data in there.items() if lf(data) == lf(tree.data)]
+            yield from same or alike or ["is something else"]
+
+
+def lf(data: bytes) -> bytes:
+    """`data` with LF for CRLF."""
+    return data.replace(b"\r\n", b"\n")
 
 
 def unknown(files: Iterable[FileAudit]) -> list[str]:
@@ -240,7 +261,7 @@ def _checkout(lock: Lock, folder: Path) -> dict[str, Path]:
     """Where in `folder`, which holds `models` or is that folder, each pinned file would be."""
     for skip in (0, 1):
         places = {file.path: folder.joinpath(*file.path.split("/")[skip:]) for file in lock.files}
-        if any(place.is_file() for place in places.values()):
+        if any(place.is_file() and not place.is_symlink() for place in places.values()):
             return places
     tops = sorted({file.path.split("/")[0] for file in lock.files})
     raise UsageError(
@@ -282,7 +303,7 @@ def _baseline(
     url = lock.baseline.url
     sides = {file.path: Side(None, "not asked, offline") for file in lock.files}
     try:
-        commit = _resolved(lock, wanted)
+        commit = _resolved(lock, wanted, progress)
         if commit == lock.baseline.commit:
             for file in lock.files:
                 if file.baseline == ABSENT:
@@ -293,11 +314,12 @@ def _baseline(
             return commit, sides
         progress.line(f"git {url}: reading {commit[:12]}")
         read["baseline"] = found = remote_commit(url, commit, _folders(lock), lenient=True)
-    except RemoteError as error:
+    except (RemoteError, NoSource) as error:
+        why = "; ".join(error.findings) if isinstance(error, NoSource) else f"git {url}: {error}"
         if wanted.anew:
-            progress.warn(f"the baseline could not be read anew: {error}")
+            progress.warn(f"the baseline could not be read anew: {why}")
         return wanted.revision or lock.baseline.commit, {
-            path: replace(side, why=f"git {url}: {error}") if side.why else side for path, side in sides.items()
+            path: replace(side, why=why) if side.why else side for path, side in sides.items()
         }
     for file in lock.files:
         data = found.files.get(file.path)
@@ -307,20 +329,18 @@ def _baseline(
     return commit, sides
 
 
-def _resolved(lock: Lock, wanted: Wanted) -> str:
-    """The commit that is compared with. Raises RemoteError when its name cannot be asked for, UsageError for none."""
-    name = wanted.revision or lock.baseline.commit
+def _resolved(lock: Lock, wanted: Wanted, progress: Progress) -> str:
+    """The commit that is compared with. Raises RemoteError when its name cannot be asked for, and as `find` does."""
+    name = (wanted.revision or lock.baseline.commit).lower()
     if re.fullmatch("[0-9a-f]{40}", name):
         return name
     if re.fullmatch("[0-9a-f]{7,39}", name) and lock.baseline.commit.startswith(name):
         return lock.baseline.commit
     if wanted.offline:
         raise RemoteError("not asked, offline")
-    if tip := remote_tip(lock.baseline.url, name):
-        return tip[1]
-    raise UsageError(
-        f"{lock.baseline.url} has no branch or tag {name!r}", next_steps=["BASELINE= also takes a commit's 40 digits"]
-    )
+    with History() as history:
+        where = Place(lock.baseline.url, lock.baseline.url)
+        return find(where, wanted.revision or name, lock.baseline.branch, history, progress)[1]
 
 
 def _promised(root: Path, lock: Lock, path: str, upstream: Side) -> tuple[Side, ToolError | None]:
@@ -335,108 +355,3 @@ def _promised(root: Path, lock: Lock, path: str, upstream: Side) -> tuple[Side, 
             return Side(apply_patch(scratch, *read_patch(root, patch), upstream.data)), None
     except ToolError as error:
         return Side(None, error.message), error
-
-
-# Claims.
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What `where` says, what is so, and the command that helps when the two differ."""
-
-    where: str
-    claimed: str
-    actual: str
-    step: str
-
-    @property
-    def holds(self) -> bool:
-        return self.claimed == self.actual
-
-    def __str__(self) -> str:
-        return f"{self.where}: claimed {self.claimed!r}, actual {self.actual!r}; next: {self.step}"
-
-
-_LOCK = "python -m tools lock"
-
-
-def claims(root: Path, lock: Lock, sides: Sides, verbs: Sequence[tuple[str, str]]) -> list[Claim]:
-    """Every claim of the lock and the documents that the gathered bytes decide. verbs: as for `docs.stale`."""
-    return [
-        *_file_claims(lock, sides),
-        *_commit_claims(lock, sides),
-        *_patch_claims(root, lock, sides),
-        *_document_claims(root, lock, verbs),
-    ]
-
-
-def _file_claims(lock: Lock, sides: Sides) -> Iterator[Claim]:
-    for file in lock.files:
-        where = f"{LOCK_NAME}: {file.path}"
-        real = sides.by_name["upstream"][file.path]
-        if real.data is not None or "upstream" in sides.read:
-            yield Claim(f"{where} sha256", file.sha256, sha256(real.data) if real.data is not None else ABSENT, _LOCK)
-            yield Claim(f"{where} blob", file.blob, real.blob or ABSENT, _LOCK)
-        real = sides.by_name["baseline"][file.path]
-        if file.baseline and not real.why and sides.baseline == lock.baseline.commit:
-            yield Claim(f"{where} baseline", file.baseline, real.blob or ABSENT, _LOCK)
-            if file.baseline_sha256 and real.data is not None:
-                yield Claim(f"{where} baseline_sha256", file.baseline_sha256, sha256(real.data), _LOCK)
-
-
-def _commit_claims(lock: Lock, sides: Sides) -> Iterator[Claim]:
-    pins = {"upstream": ("[pin] date", lock.pin), "baseline": ("[baseline] date", lock.baseline)}
-    for name, (where, pin) in pins.items():
-        if (found := sides.read.get(name)) and found.id == pin.commit:
-            yield Claim(f"{LOCK_NAME}: {where}", pin.date, found.date, _LOCK)
-    if found := sides.read.get("upstream"):
-        for path in sorted(set(found.files) - {file.path for file in lock.files}):
-            yield Claim(f"{LOCK_NAME}: {path}", ABSENT, blob_id(found.files[path]), _LOCK)
-
-
-def _patch_claims(root: Path, lock: Lock, sides: Sides) -> Iterator[Claim]:
-    with Scratch() as scratch:
-        for patch in lock.patches:
-            base = sides.by_name["upstream"][patch.target].data
-            fits = f"gives blob {patch.result} from blob {patch.base}"
-            step = f"git checkout {patch.file}, or after a change you meant: {_LOCK}"
-            try:
-                parsed, data = read_patch(root, patch)
-                if base is not None:
-                    result = apply_patch(scratch, parsed, data, base)
-                    yield Claim(patch.file, fits, fits, step)
-                    yield Claim(f"{LOCK_NAME}: {patch.file} result_sha256", patch.result_sha256, sha256(result), _LOCK)
-            except ToolError as error:
-                yield Claim(patch.file, fits, "; ".join([error.message, *error.findings]), step)
-
-
-_ID = re.compile(r"`([0-9a-f]{7,64})`")
-_PATH = re.compile(r"(?:`|\]\()((?:bench|patches|requirements|tests|tools)/[^`)\s#]+)[`)#]")
-
-
-def _document_claims(root: Path, lock: Lock, verbs: Sequence[tuple[str, str]]) -> Iterator[Claim]:
-    """Computed parts line by line; in the prose around them, ids, which are to be the lock's, and paths of ours."""
-    try:
-        fresh = docs.stale(root, lock, read_patches(root, lock), verbs)
-    except ToolError as error:
-        yield Claim("the documents", "can be computed", "; ".join([error.message, *error.findings]), "make docs")
-        return
-    known = "\n".join(re.findall(r"(?<![0-9a-f])[0-9a-f]{40,64}", (root / LOCK_NAME).read_text(encoding="utf-8")))
-    for name in docs.DOCUMENTS:
-        path = root / name
-        if not path.exists():
-            continue
-        text = path.read_text(encoding="utf-8")
-        differing = docs.differing(text, fresh.get(name, text))
-        yield from (Claim(f"{name}:{line}", was, now, "make docs") for line, was, now in differing)
-        if not differing:
-            yield Claim(f"{name} computed parts", "current", "current", "make docs")
-        stale = {line for line, _, _ in differing}
-        for number, line in enumerate(text.splitlines(), 1):
-            for found in _ID.findall(line) if number not in stale else ():
-                is_known = re.search(f"^{found}", known, re.MULTILINE)
-                actual = found if is_known else f"no id in {LOCK_NAME}"
-                yield Claim(f"{name}:{number}", found, actual, f"mend the prose of {name}")
-            for mentioned in _PATH.findall(line):
-                actual = mentioned if (root / mentioned).exists() else "no such file"
-                yield Claim(f"{name}:{number}", mentioned, actual, f"mend the prose of {name}")

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from pygments.lexers import PythonLexer
 from pygments.token import Comment, Keyword, Name, Number, String, _TokenType, is_token_subtype
 
-from tools.audit import PAIRS, SIDES, STATUS_WORDS, Comparison, FileAudit
+from tools.audit import PAIRS, SIDES, STATUS_WORDS, Comparison, FileAudit, lf
 from tools.lock import Lock
 
 # Only what helps to read a diff has a colour: plain names and punctuation would be most of the page's bytes.
@@ -102,19 +102,21 @@ def _csp(script: str) -> str:
 
 
 def _anchor(path: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", path)
+    """An id for `path` that no other path has, of letters that need no escape in an address."""
+    return re.sub(r"[^A-Za-z0-9_./]", lambda at: f"~{ord(at[0]):x}~", path).replace("/", "-")
 
 
 def _views(file: FileAudit) -> list[View]:
     """A view for each comparison that found a difference; the same two blobs are laid out once."""
-    seen: dict[frozenset[str | None], View] = {}
+    seen: dict[tuple[frozenset[str | None], bool], View] = {}
     views = []
     for made in file.comparisons:
         if made.diff:
             old, new = file.sides[made.old], file.sides[made.new]
             anchor = f"{_anchor(file.path)}-{made.old}-{made.new}"
-            same = seen.get(key := frozenset((old.blob, new.blob)))
-            laid = () if same else tuple(chunks(old.data or b"", new.data or b"", made.diff))
+            same = seen.get(key := (frozenset((old.blob, new.blob)), made.crlf_aside))
+            before, after = (lf(side.data or b"") if made.crlf_aside else side.data or b"" for side in (old, new))
+            laid = () if same else tuple(chunks(before, after, made.diff))
             views.append(View(anchor, made, laid, same))
             seen.setdefault(key, views[-1])
     return views

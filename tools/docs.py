@@ -14,7 +14,9 @@ from tools.errors import EXIT_CODES, UsageError
 from tools.lock import ABSENT, IndexSpec, Lock, PinnedFile
 from tools.patchset import Patch
 
-DOCUMENTS = ("README.md", "MODEL_CHANGES.md", "docs/reliability.md")
+# The account of each pinned file, under headings that name them.
+ACCOUNT = "MODEL_CHANGES.md"
+DOCUMENTS = ("README.md", ACCOUNT, "docs/reliability.md")
 _PART = re.compile(r"(^<!-- computed: ([a-z-]+) -->\n)(.*?)(^<!-- end -->$)", re.MULTILINE | re.DOTALL)
 
 

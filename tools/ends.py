@@ -51,7 +51,8 @@ def find(where: Place, name: str, branch: str, history: History, progress: Progr
     name = re.sub("^refs/(heads|tags)/", "", name)
     if not _NAME.fullmatch(name) or ".." in name:
         raise UsageError(
-            f"{name!r} is no name of a branch, tag or commit", next_steps=["make rebase TO=<branch, tag or commit>"]
+            f"{name!r} is no name of a branch, tag or commit",
+            next_steps=[f"git ls-remote {where.asked}, to see what there is"],
         )
     id_ = name.lower()
     try:

@@ -28,8 +28,9 @@ from tests.tools.auditing import (
     run,
 )
 from tests.tools.conftest import EDITED, FILES, Project, git, write
-from tools.audit import STATUS_WORDS, line_counts
+from tools.audit import STATUS_WORDS, Comparison, FileAudit, Side, line_counts
 from tools.audit_page import NO_NEWLINE, chunks, web_page
+from tools.audit_page import page as laid_out
 from tools.git import Scratch
 from tools.hashes import blob_id, sha256
 from tools.lock import load
@@ -69,6 +70,10 @@ def edit(project: Project, old: str, new: str) -> None:
 
 def app(project: Project) -> Path:
     return project.root.parent / "app"
+
+
+def steps(done: "subprocess.CompletedProcess[str]") -> list[str]:
+    return [line.removeprefix("next: ") for line in done.stderr.splitlines() if line.startswith("next: ")]
 
 
 # Three versions.
@@ -191,8 +196,11 @@ def test_without_the_baseline_the_other_columns_come_and_exit_5_says_why(audited
     done = audit(audited, code=5)
     # What is unknown is not counted as being the same.
     assert " differs from upstream in 0 of 3 files; of 2 more it is unknown\n" in done.stdout
-    assert "OFFLINE" not in done.stderr
     assert "  core.py" in done.stdout
+    assert steps(done) == [f"reach {app(audited).as_uri()}, or name another in upstream.lock, [baseline] url"]
+    assert steps(audit(audited, "--upstream", audited.upstream, code=5)) == steps(done)
+    gone = steps(audit(audited, "--baseline", "next", code=5))
+    assert gone == [*steps(done), "make audit, without BASELINE=next"]
     [line] = [line for line in done.stderr.splitlines() if "baseline unknown" in line]
     assert app(audited).as_uri() in line
     assert NET in line
@@ -205,6 +213,18 @@ def test_offline_and_with_an_empty_store_all_is_unknown_but_the_tree(audited: Pr
         assert file["blobs"]["vendored"]
         assert "upstream unknown" in file["status"]
     assert any("offline" in line for line in body["details"])
+    # The lock alone says which files the baseline lacks.
+    assert (
+        " differs from upstream in 0 of 1 files; of 4 more it is unknown\n"
+        in audit(audited, "--offline", code=5).stdout
+    )
+    done = audit(audited, "--offline", "--baseline", "main", code=5)
+    assert "whether the baseline main differs from upstream is unknown for all 5 files\n" in done.stdout
+    assert "0 of 0" not in done.stdout
+    assert steps(done) == ["make audit, without OFFLINE=1", "make audit UPSTREAM=<clone or bundle of upstream>"]
+    text = page(audited, "--offline", "--baseline", "main", code=5)
+    assert "What the baseline has is unknown for 5." in text
+    assert "No difference between upstream and the baseline" not in text
 
 
 def test_upstream_that_cannot_be_had_is_null_and_the_baselines_copies_stand_in(audited: Project) -> None:
@@ -216,7 +236,9 @@ def test_upstream_that_cannot_be_had_is_null_and_the_baselines_copies_stand_in(a
     assert files[CORE]["blobs"]["vendored"] == blob_id(EDITED[CORE])
     assert files[NET]["blobs"] == {"upstream": None, "baseline": blob_id(OTHER_NET), "vendored": None}
     assert files[NET]["status"] == ["not vendored", "upstream unknown", "baseline differs"]
-    assert "file:///nowhere" in audit(audited, code=5).stderr
+    done = audit(audited, code=5)
+    assert "file:///nowhere" in done.stderr
+    assert steps(done) == ["make audit UPSTREAM=<clone or bundle of upstream>"]
     assert report(audited, "--upstream", audited.upstream)["ok"]
 
 
@@ -248,7 +270,9 @@ def test_a_lock_without_baseline_hashes_is_enough(audited: Project) -> None:
 # Another revision.
 
 
-@pytest.mark.parametrize("name", ["main", "next", "v1", "refs/heads/next", "{commit}", "{short}"])
+@pytest.mark.parametrize(
+    "name", ["main", "next", "v1", "refs/heads/next", "refs/tags/v1", "{commit}", "{COMMIT}", "{short}", "{SHORT}"]
+)
 def test_the_baseline_may_be_another_commit_branch_or_tag(name: str, audited: Project) -> None:
     first = load(audited.root).baseline.commit
     git("checkout", "-q", "-b", "next", cwd=app(audited))
@@ -256,15 +280,43 @@ def test_the_baseline_may_be_another_commit_branch_or_tag(name: str, audited: Pr
     git("add", "-A", cwd=app(audited))
     git("commit", "-q", "-m", "later", cwd=app(audited))
     later = git("rev-parse", "HEAD", cwd=app(audited)).strip()
-    is_first = name in ("main", "v1", "{short}")
-    body = report(audited, "--baseline", name.format(commit=later, short=first[:7]))
+    is_first = name not in ("next", "refs/heads/next", "{commit}", "{COMMIT}")
+    ids = {"commit": later, "short": first[:7]}
+    ids |= {key.upper(): id_.upper() for key, id_ in ids.items()}
+    body = report(audited, "--baseline", name.format(**ids))
     assert body["pins"]["baseline"]["commit"] == (first if is_first else later)
     assert by_path(body)[NET]["blobs"]["baseline"] == blob_id(OTHER_NET if is_first else b"PI = 3\n")
 
 
-@pytest.mark.parametrize("name", ["nope", "ain", "ma*", "-x"])
+def test_a_shortened_id_is_looked_for_in_the_baselines_branch(audited: Project) -> None:
+    ids = []
+    for number in range(3):
+        write(app(audited), {NET: b"PI = %d\n" % number})
+        git("commit", "-q", "-a", "-m", "later", cwd=app(audited))
+        ids.append(git("rev-parse", "HEAD", cwd=app(audited)).strip())
+    for short in (ids[1][:7], ids[1][:39].upper()):
+        body = report(audited, "--baseline", short)
+        assert body["pins"]["baseline"]["commit"] == ids[1]
+        assert by_path(body)[NET]["blobs"]["baseline"] == blob_id(b"PI = 1\n")
+    git("checkout", "-q", "--detach", cwd=app(audited))
+    write(app(audited), {NET: b"PI = 4\n"})
+    git("commit", "-q", "-a", "-m", "aside", cwd=app(audited))
+    aside = git("rev-parse", "HEAD", cwd=app(audited)).strip()
+    done = audit(audited, "--baseline", aside[:10], code=2)
+    assert "a shortened id is looked for in main alone" in done.stderr
+    assert steps(done) == [
+        f"git ls-remote {app(audited).as_uri()}, to see what there is; a commit of another branch needs its full id"
+    ]
+    audit(audited, "--baseline", aside[:10], "--offline", code=5)
+    shutil.rmtree(app(audited))
+    assert by_path(report(audited, "--baseline", aside[:10], code=5))[NET]["status"] == ["patched", "baseline unknown"]
+
+
+@pytest.mark.parametrize("name", ["nope", "ain", "ma*", "-x", "12ab"])
 def test_a_revision_without_a_name_is_exit_2(name: str, audited: Project) -> None:
-    assert f"has no branch or tag '{name}'" in audit(audited, f"--baseline={name}", code=2).stderr
+    done = audit(audited, f"--baseline={name}", code=2)
+    assert re.search(rf"no (branch, tag or commit '{name}'|name of a branch)", done.stderr)
+    assert app(audited).as_uri() in steps(done)[0]
 
 
 def test_a_revision_that_cannot_be_asked_for_is_exit_5(audited: Project) -> None:
@@ -300,6 +352,7 @@ def test_a_checkout_is_told_file_by_file_in_both_layouts(inside: str, audited: P
         "added": 0,
         "removed": 0,
         "diff": "",
+        "crlf_aside": False,
     }
     text = audit(audited, "--tree", place / inside).stdout
     assert "baseline +1 -0" in text
@@ -309,6 +362,80 @@ def test_a_checkout_is_told_file_by_file_in_both_layouts(inside: str, audited: P
 def test_a_checkout_without_any_of_the_files_is_exit_2(audited: Project, tmp_path: Path) -> None:
     assert "holds none of the 5 files" in audit(audited, "--tree", tmp_path, code=2).stderr
     audit(audited, "--tree", tmp_path / "nowhere", code=2)
+
+
+def test_a_checkout_with_windows_line_ends_is_told_apart_from_edits(audited: Project, tmp_path: Path) -> None:
+    place = tmp_path / "checkout"
+    git("clone", "-q", "-c", "core.autocrlf=true", audited.upstream, place, cwd=tmp_path)
+    assert (place / NET).read_bytes().count(b"\r\n") == FILES[NET].count(b"\n") > 3
+    write(place, {CORE: EDITED[CORE].replace(b"\n", b"\r\n"), INIT: OTHER_INIT.replace(b"\n", b"\r\n", 1)})
+    edited = OTHER_NET.replace(b"\n", b"\r\n") + b"# mine\r\n"
+    assert [word for word in by_path(report(audited, "--tree", place))[NET]["status"] if word.startswith("is ")] == [
+        "is upstream but for CRLF"
+    ]
+    write(place, {NET: edited})
+    files = by_path(report(audited, "--tree", place))
+    assert {path: [word for word in file["status"] if word.startswith("is ")] for path, file in files.items()} == {
+        INIT: ["is baseline but for CRLF"],
+        CORE: ["is vendored but for CRLF"],
+        EXTRA: ["is upstream but for CRLF", "is vendored but for CRLF"],
+        # It has no line to end.
+        "models/beta/__init__.py": ["is upstream", "is baseline", "is vendored"],
+        NET: ["is something else"],
+    }
+    assert files[INIT]["tree"] == {
+        "blob": blob_id((place / INIT).read_bytes()),
+        "nearest": "baseline",
+        "added": 0,
+        "removed": 0,
+        "diff": "",
+        "crlf_aside": True,
+    }
+    near = files[NET]["tree"]
+    assert (near["nearest"], near["added"], near["removed"], near["crlf_aside"]) == ("baseline", 1, 0, True)
+    assert near["blob"] == blob_id(edited)
+    assert "\r" not in near["diff"]
+    assert not files["models/beta/__init__.py"]["tree"]["crlf_aside"]
+    text = audit(audited, "--tree", place).stdout
+    assert "baseline +1 -0 CRLF aside  patched, " in text
+    assert "upstream = CRLF aside      unchanged, " in text
+    assert text.endswith("+# mine\n")
+    assert f"\n{NET}: CRLF is taken for LF, on both sides\ndiff --git " in text
+    # What goes into a tree of ours is compared byte for byte.
+    write(audited.tree, {NET: edited})
+    file = by_path(report(audited))[NET]
+    assert file["status"] == ["edited", "baseline differs"]
+    assert file["comparisons"]["baseline_vendored"]["added"] == edited.count(b"\n")
+
+
+def test_line_ends_left_aside_are_said_on_the_page(audited: Project, tmp_path: Path) -> None:
+    place = tmp_path / "checkout"
+    edited = OTHER_NET.replace(b"\n", b"\r\n") + b"# mine\r\n"
+    write(place, {EXTRA: FILES[EXTRA].replace(b"\n", b"\r\n"), NET: edited})
+    text = page(audited, "--tree", place)
+    start = text.index(f'<section class="file" id="{EXTRA.replace("/", "-")}"')
+    extra = text[start : text.index("</section>", start)]
+    assert "No difference between the versions that are there, but for CRLF line ends." in extra
+    assert "is upstream but for CRLF" in extra
+    start = text.index('<details class="view" id="models-beta-net.py-baseline-tree"')
+    view = text[start : text.index("</details>\n</section>", start)]
+    assert '<span class="plus">+1</span>' in view
+    assert "CRLF is taken for LF, on both sides" in view
+    assert "# mine" in view
+    assert "\u240d" not in view
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links are for other systems")
+def test_a_checkout_with_links_alone_is_exit_2(audited: Project, tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    for path in (CORE, NET):
+        (checkout / path).parent.mkdir(parents=True)
+        (checkout / path).symlink_to(audited.tree / path)
+    assert "holds none of the 5 files" in audit(audited, "--tree", checkout, code=2).stderr
+    # Where the folder is the link, the files in it are files.
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "models").symlink_to(audited.tree / "models")
+    assert by_path(report(audited, "--tree", tmp_path / "linked"))[CORE]["status"][-1] == "is vendored"
 
 
 def test_bytes_that_are_no_text_are_no_traceback(audited: Project, tmp_path: Path) -> None:
@@ -421,6 +548,11 @@ def test_a_stale_line_of_a_document_is_found_with_what_it_should_be(audited: Pro
         ("The blob `deadbeefcafe` is ours.", "deadbeefcafe"),
         ("See `tests/gone.py`.", "tests/gone.py"),
         ("See [a patch](patches/gone.patch).", "patches/gone.patch"),
+        (f"It stands on {'ab' * 20}, they say.", "ab" * 20),
+        (f"Its hash is {'Cd' * 32}.", "Cd" * 32),
+        (f"https://example.org/commit/{'ef' * 20}/x.py", "ef" * 20),
+        ("## `gone.py` and net.py", "gone.py"),
+        ("### models/alpha/net.py", "models/alpha/net.py"),
     ],
 )
 def test_a_false_id_or_path_in_prose_is_found(prose: str, claimed: str, audited: Project) -> None:
@@ -429,9 +561,18 @@ def test_a_false_id_or_path_in_prose_is_found(prose: str, claimed: str, audited:
     path.write_text(f"{text}\n{prose}\n", encoding="utf-8")
     number = len(text.splitlines()) + 2
     assert f"MODEL_CHANGES.md:{number}: claimed '{claimed}', actual 'no " in audit(audited, "--check", code=1).stderr
-    commit = load(audited.root).baseline.commit
-    path.write_text(f"{text}\nThe baseline `{commit[:7]}` and `patches/net.patch`.\n", encoding="utf-8")
-    audit(audited, "--check")
+
+
+def test_what_prose_says_truly_and_what_only_looks_like_an_id_are_no_false_claims(audited: Project) -> None:
+    lock = load(audited.root)
+    prose = (
+        f"The baseline `{lock.baseline.commit[:7]}` and `patches/net.patch`; in full {lock.baseline.commit}, or\n"
+        f"{lock.pin.commit.upper()}; {sha256(FILES[INIT])} is no {'9' * 41} and no {'x' + '9' * 40}.\n\n"
+        "## net.py\n\nOnce there was gone.py.\n\n### `models/alpha/core.py` and `alpha/extra.py`\n"
+    )
+    path = audited.root / "MODEL_CHANGES.md"
+    path.write_text(f"{path.read_text(encoding='utf-8')}\n{prose}", encoding="utf-8")
+    assert report(audited, "--check")["claims"]["false"] == []
 
 
 def test_the_check_reads_the_commits_anew_and_falls_back_on_the_store(audited: Project) -> None:
@@ -450,9 +591,25 @@ def test_the_check_reads_the_commits_anew_and_falls_back_on_the_store(audited: P
     audit(audited, "--check", "--offline")
 
 
+def test_claims_on_the_baseline_that_another_revision_leaves_unchecked_are_named(audited: Project) -> None:
+    said = "not checked: what upstream.lock says of its baseline, in whose place BASELINE= stands"
+    whole = report(audited, "--check")["claims"]
+    assert whole["not_checked"] == []
+    assert said not in audit(audited, "--check", "--baseline", "main").stdout
+    git("commit", "-q", "--allow-empty", "-m", "later", cwd=app(audited))
+    part = report(audited, "--check", "--baseline", "main")["claims"]
+    assert part["not_checked"] == [said]
+    assert part["checked"] < whole["checked"]
+    assert said in audit(audited, "--check", "--baseline", "main").stdout.splitlines()
+    assert said not in audit(audited, "--baseline", "main").stdout
+
+
 def test_what_cannot_be_checked_is_exit_5(audited: Project) -> None:
     shutil.rmtree(app(audited))
-    assert "baseline unknown" in audit(audited, "--check", code=5).stderr
+    done = audit(audited, "--check", code=5)
+    assert "baseline unknown" in done.stderr
+    edit(audited, "2026-01-02T", "2020-01-02T")
+    assert steps(audit(audited, "--check", code=1)) == ["make audit", *steps(done)]
 
 
 # The page.
@@ -481,6 +638,29 @@ def test_the_page_has_every_file_and_every_comparison_once(audited: Project) -> 
     assert text.count("The same two versions as in") == 2
     for word, meaning in STATUS_WORDS.items():
         assert (f"<dd>{meaning}</dd>" in unescape(text)) == (f">{word}</span>" in text), word
+
+
+def test_each_file_has_an_anchor_of_its_own_whatever_it_is_called(project: Project) -> None:
+    names = ["a b.py", "a-b.py", "a#b.py", "a--b.py", "a~2d~b.py", "A-b.py", "a%2Db.py", "ä.py", "-ä.py"]
+    old, new = Side(b"x = 1\n"), Side(b"x = 2\n")
+    made = Comparison("upstream", "vendored", 1, 1, "@@ -1 +1 @@\n-x = 1\n+x = 2\n")
+    sides = {"upstream": old, "baseline": old, "vendored": new}
+    # Under another folder, with what stands between path and comparison in the name.
+    paths = [*(f"models/{name}" for name in names), "models/a/b.py", "models/a/b.py-upstream-vendored"]
+    files = [FileAudit(path, ("patched",), sides, (made,)) for path in paths]
+    text = laid_out(load(project.root), "0" * 40, files).decode()
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    sections = re.findall(r'<section class="file" id="([^"]+)".*?<h3[^>]*><code>([^<]+)</code>', text, re.DOTALL)
+    assert [unescape(path) for _, path in sections] == paths
+    links = re.findall(r'<th scope="row"><a href="#([^"]+)">([^<]+)</a>', text)
+    assert [(anchor, unescape(name)) for anchor, name in links] == [
+        (anchor, unescape(path).rpartition("/")[2]) for anchor, path in sections
+    ]
+    # Nothing that a browser writes otherwise in an address; plain names stay as they can be read.
+    assert all(re.fullmatch(r"[A-Za-z0-9_.~-]+", anchor) for anchor in ids)
+    assert sections[-2][0] == "models-a-b.py"
+    assert laid_out(load(project.root), "0" * 40, files[1:2]).decode().count(f'id="{sections[1][0]}"') == 1
 
 
 def test_the_page_shows_every_line_of_both_sides(audited: Project) -> None:

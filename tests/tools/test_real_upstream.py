@@ -139,3 +139,24 @@ def test_six_files_of_the_baseline_differ_as_the_readme_shows(real: Project) -> 
     rows = [line.removeprefix("    ") for line in sample.splitlines() if line.strip() != "..."]
     assert len(rows) > 4
     assert set(rows) <= set(real.run("audit").stdout.splitlines())
+
+
+def test_every_claim_of_this_projects_lock_and_documents_holds(real: Project) -> None:
+    reach(LOCK.baseline.url)
+    here = Project(ROOT, real.upstream, real.commit, real.store)
+    claims = here.json("audit", "--check", "--dest", real.tree)["claims"]
+    assert claims["false"] == []
+    # Two for each pinned file at upstream, two at the baseline, and those of the documents.
+    assert claims["checked"] > 4 * len(LOCK.files)
+
+
+def test_a_checkout_with_windows_line_ends_is_what_it_was_but_for_them(real: Project) -> None:
+    real.run("vendor")
+    for path in real.tree.rglob("*.py"):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    files = real.json("audit", "--tree", real.tree, "--dest", real.root / "nowhere")["files"]
+    assert {file["path"]: file["tree"]["diff"] for file in files if file["tree"]["diff"]} == {}
+    assert {word for file in files for word in file["status"] if word.startswith("is ")} == {
+        f"is {side} but for CRLF" for side in ("upstream", "baseline", "vendored")
+    }
+    assert all("is vendored but for CRLF" in file["status"] for file in files)

@@ -58,10 +58,12 @@ def audit(
     rest is shown all the same, and the exit code is 5.
 
     --check reads both commits anew, or with --offline takes what the store has, and holds them against the lock's
-    hashes and dates, the patches' results, and the documents: computed parts, ids and paths. `verify` checks the tree.
+    hashes and dates, the patches' results, and the documents: computed parts, ids, paths, and the files that headings
+    name. `verify` checks the tree.
     """
-    from tools.audit import Wanted, claims, gather_sides, unknown
+    from tools.audit import Wanted, gather_sides, unknown
     from tools.audit import audit as run
+    from tools.claims import claims, not_checked
 
     lock = context.lock
     wanted = Wanted(context.tree(dest), checkout, revision, upstream, offline, anew=check)
@@ -74,13 +76,20 @@ def audit(
             "baseline": {"url": lock.baseline.url, "commit": sides.baseline},
         }
     }
+    skipped = not_checked(lock, sides) if check else []
     if check:
-        body["claims"] = {"checked": len(found), "false": [vars(claim) for claim in false]}
+        body["claims"] = {
+            "checked": len(found),
+            "false": [vars(claim) for claim in false],
+            "not_checked": skipped,
+        }
     lines = []
     missing = []
+    steps: list[str] = []
     if not (check and sides.broken):
         files = run(lock, sides)
         missing = unknown(files)
+        steps = _steps(lock.baseline.url, files, revision, offline)
         body["files"] = [file.as_json() for file in files]
         lines.append(_table(files, sides.baseline))
         if html:
@@ -91,20 +100,16 @@ def audit(
             write_atomically(path, page(lock, sides.baseline, files))
             lines.append(f"written: {path}")
             body["html"] = str(path)
+    lines += skipped
     error: ToolError | None = None
     if false:
         error = Drift(
-            f"{len(false)} of {len(found)} claims are not borne out", map(str, [*false, *missing]), ["make audit"]
+            f"{len(false)} of {len(found)} claims are not borne out",
+            map(str, [*false, *missing]),
+            ["make audit", *steps],
         )
     elif missing:
-        error = NoSource(
-            "bytes could not be had; everything else is shown",
-            missing,
-            [
-                "make audit UPSTREAM=<clone or bundle of upstream>",
-                *(["make audit, without OFFLINE=1"] if offline else []),
-            ],
-        )
+        error = NoSource("bytes could not be had; everything else is shown", missing, steps)
     elif check:
         lines.append(f"{len(found)} claims of the lock and the documents hold")
     if error and context.json:
@@ -112,6 +117,19 @@ def audit(
     context.report("audit", body, "\n".join(lines))
     if error:
         raise error
+
+
+def _steps(baseline: str, files: "list[FileAudit]", revision: str | None, offline: bool) -> list[str]:
+    """What helps to have each side that could not be had. baseline: the URL of its repository."""
+    hidden = {name for file in files for name, side in file.sides.items() if side.why}
+    steps = ["make audit, without OFFLINE=1"] if offline and hidden else []
+    if "baseline" in hidden and not offline:
+        steps.append(f"reach {baseline}, or name another in upstream.lock, [baseline] url")
+        if revision:
+            steps.append(f"make audit, without BASELINE={revision}")
+    if "upstream" in hidden:
+        steps.append("make audit UPSTREAM=<clone or bundle of upstream>")
+    return steps
 
 
 def _table(files: "list[FileAudit]", baseline: str) -> str:
@@ -130,27 +148,33 @@ def _table(files: "list[FileAudit]", baseline: str) -> str:
         cells += [_change(file, *pair) for pair in PAIRS]
         if with_tree:
             near = file.nearest
-            cells += [_blob(file.sides["tree"]), f"{near.old} {_change(file, near.old, near.new)}" if near else "-"]
+            aside = " CRLF aside" if near and near.crlf_aside else ""
+            change = f"{near.old} {_change(file, near.old, near.new)}{aside}" if near else "-"
+            cells += [_blob(file.sides["tree"]), change]
         rows.append((f"  {name}", *cells, ", ".join(file.status)))
     differs = [file for file in files if "baseline differs" in file.status]
     kept = [file for file in differs if "unchanged" in file.status]
     promised = sum("not vendored" in file.status for file in files)
     known = [file for file in files if "baseline unknown" not in file.status]
     hidden = len(files) - len(known)
+    found = (
+        f"the baseline {baseline[:12]} differs from upstream in {len(differs)} of {len(known)} files"
+        + (f", {len(kept)} of them unchanged here" if kept else "")
+        + (f"; of {hidden} more it is unknown" if hidden else "")
+        if known
+        else f"whether the baseline {baseline[:12]} differs from upstream is unknown for all {hidden} files"
+    )
     lines = [
         columns(rows),
         "patch: upstream to vendored; app: upstream to baseline; move: baseline to vendored",
-        f"the baseline {baseline[:12]} differs from upstream in {len(differs)} of {len(known)} files"
-        + (f", {len(kept)} of them unchanged here" if kept else "")
-        + (f"; of {hidden} more it is unknown" if hidden else ""),
+        found,
     ]
     if promised:
         lines.append(f"{promised} files are not vendored: for them, what the lock promises is shown")
-    lines += [
-        coloured(file.nearest.diff.removesuffix("\n"))
-        for file in files
-        if file.nearest and "is something else" in file.status
-    ]
+    for file in files:
+        if file.nearest and "is something else" in file.status:
+            lines += [f"{file.path}: CRLF is taken for LF, on both sides"] if file.nearest.crlf_aside else []
+            lines.append(coloured(file.nearest.diff.removesuffix("\n")))
     return "\n".join(lines)
 
 
