@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tools.addresses import TRANSPORTS, insist_on_repository
 from tools.errors import PatchFails, ToolError
-from tools.limits import LARGEST_FILE
+from tools.limits import LARGEST_FILE, bound_memory
 from tools.lock import path_fault
 from tools.temporary import TemporaryFolder
 
@@ -238,6 +238,7 @@ def _ask(runner: "git.Git", seconds: float, *arguments: str) -> bytes:
     process = runner.execute([runner.GIT_PYTHON_GIT_EXECUTABLE, *arguments], as_process=True, start_new_session=True)
     assert process.proc is not None
     running: subprocess.Popen[bytes] = process.proc
+    bound_memory(running.pid)
     try:
         wrote, said = running.communicate(timeout=seconds)
     except subprocess.TimeoutExpired as error:

@@ -5,6 +5,7 @@ Any place may serve a file; only its SHA-256 admits it, and `gather` is where th
 """
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ from tools.addresses import insist_on_repository
 from tools.errors import NoSource
 from tools.git import RemoteError, remote_blobs
 from tools.hashes import sha256
-from tools.limits import LARGEST_FILE, read_small
+from tools.limits import LARGEST_FILE, LARGEST_WHEEL, bound_memory, read_small
 from tools.lock import Component, GitSpec, IndexSpec, Lock, Member, PinnedFile, RawSpec, Wheel
 from tools.progress import Progress
 from tools.store import Store
@@ -145,14 +146,15 @@ class RawSource:
             raise_on_status=False,
         )
         with requests.Session() as session:
+            session.hooks["response"].append(_leave_unread)
             session.mount("https://", HTTPAdapter(max_retries=retry))
             session.mount("http://", HTTPAdapter(max_retries=retry))
             for file in wanted:
                 url = self.template.format(commit=self.commit, path=quote(file.path))
                 try:
                     answer = _download(session, url)
-                except (requests.ConnectionError, requests.Timeout) as error:
-                    # The host itself is in trouble: asking it thirteen times more would cost minutes.
+                except (requests.ConnectionError, requests.Timeout, NoThread) as error:
+                    # The host itself or this machine is in trouble: asking thirteen times more would cost minutes.
                     yield Refusal(_why(error))
                     return
                 except (OSError, ValueError) as error:
@@ -169,6 +171,16 @@ class RawSource:
                     yield Offer(file, answer, "raw " + self.template)
 
 
+class NoThread(OSError):
+    """This process may start no thread."""
+
+
+def _leave_unread(answer: "requests.Response", **_: object) -> None:
+    """Drop the body of a redirect, which requests would read whole, and unpack, before it goes where that leads."""
+    if answer.is_redirect:
+        answer.close()
+
+
 def _download(session: "requests.Session", url: str) -> bytes | int:
     """The body at `url`, or the status that came instead. Raises OSError (as requests' own are) or ValueError."""
     import requests
@@ -182,7 +194,10 @@ def _download(session: "requests.Session", url: str) -> bytes | int:
             answers.put(error)
 
     # In a thread, because nothing else bounds a host that sends a byte now and then, or a name that does not resolve.
-    threading.Thread(target=work, daemon=True).start()
+    try:
+        threading.Thread(target=work, daemon=True).start()
+    except RuntimeError as error:
+        raise NoThread(str(error)) from error
     try:
         answer = answers.get(timeout=_PER_FILE)
     except Empty:
@@ -273,16 +288,16 @@ def _download_wheels(wheels: Sequence[Wheel]) -> Iterator[bytes | str]:
         try:
             for number, wheel in enumerate(wheels):
                 with (Path(folder) / f"{number}.log").open("wb") as log:
-                    running.append(
-                        subprocess.Popen(
-                            [*command, "--dest", f"{folder}/{number}", wheel.requirement],
-                            # What pip leaves behind when it is killed goes with our own folder.
-                            env={**os.environ, "TMPDIR": folder},
-                            stdin=subprocess.DEVNULL,
-                            stdout=subprocess.DEVNULL,
-                            stderr=log,
-                        )
+                    process = subprocess.Popen(
+                        [*command, "--dest", f"{folder}/{number}", wheel.requirement],
+                        # What pip leaves behind when it is killed goes with our own folder.
+                        env={**os.environ, "TMPDIR": folder},
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=log,
                     )
+                    running.append(process)
+                    bound_memory(process.pid)
             for number, process in enumerate(running):
                 try:
                     process.wait(max(0, deadline - time.monotonic()))
@@ -292,8 +307,11 @@ def _download_wheels(wheels: Sequence[Wheel]) -> Iterator[bytes | str]:
                 found = list((Path(folder) / f"{number}").glob("*.whl"))
                 if process.returncode or len(found) != 1:
                     log_lines = (Path(folder) / f"{number}.log").read_text(errors="replace").splitlines()
-                    said = [line for line in log_lines if line.startswith("ERROR")] or log_lines
+                    # "ERROR: Exception:" stands before a traceback, whose last line says it.
+                    said = [line for line in log_lines if re.match("ERROR: (?!Exception:)", line)] or log_lines
                     yield said[-1].removeprefix("ERROR: ") if said else f"pip download exited with {process.returncode}"
+                elif (size := found[0].stat().st_size) > LARGEST_WHEEL:
+                    yield f"the wheel has {size} bytes, more than {LARGEST_WHEEL}"
                 else:
                     yield found[0].read_bytes()
         finally:

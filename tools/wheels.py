@@ -18,6 +18,8 @@ STEPS = {
     "no-final-newline": "one newline at the very end goes",
     "import-prefix": "`import-prefix OLD NEW`: imports from packages under OLD come from NEW again",
 }
+# What zipfile has for a file that is no zip file, or only half of one.
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, OverflowError, struct.error)
 _ARGUMENTS = {"lf": 0, "no-final-newline": 0, "import-prefix": 2}
 
 
@@ -80,7 +82,7 @@ def read_member(wheel: bytes, member: str, undo: Iterable[UndoStep]) -> bytes:
                 data = stream.read(LARGEST_FILE)
                 if stream.read(1):
                     raise ValueError(f"{member} is larger than it says")
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, struct.error) as error:
+    except _BROKEN as error:
         raise ValueError(f"not a wheel: {error}") from error
     for step in undo:
         data = step(data)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tests.tools import servers
 from tests.tools.conftest import EDITED, FILES, Project, write
 from tests.tools.faults import MERGES, NET, files_below
 from tests.tools.servers import serving
+from tools.limits import LARGEST_CHILD, LARGEST_WHEEL
 
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 PLACES = ("vendor/models", "vendor/PROVENANCE.json", "patches", "upstream.lock", "build")
@@ -264,11 +266,16 @@ def test_an_entry_with_a_flipped_bit_is_fetched_again(vendored: Project) -> None
 
 
 @pytest.fixture
-def offered(unfetched: Project) -> Iterator[tuple[Project, servers.Host]]:
-    """A project that asks a host before git."""
+def host() -> Iterator[servers.Host]:
     with serving(FILES) as host:
-        unfetched.sources([host.source, 'kind = "git"'])
-        yield unfetched, host
+        yield host
+
+
+@pytest.fixture
+def offered(unfetched: Project, host: servers.Host) -> tuple[Project, servers.Host]:
+    """A project that asks a host before git."""
+    unfetched.sources([host.source, 'kind = "git"'])
+    return unfetched, host
 
 
 def by_source(project: Project) -> dict[str, str]:
@@ -327,21 +334,22 @@ def test_connections_that_are_reset_are_the_next_sources_turn(offered: tuple[Pro
     assert time.monotonic() - begun < 20
 
 
-BOMB_MIB = 512
+def test_a_process_without_threads_is_told_so(unfetched: Project, host: servers.Host) -> None:
+    unfetched.sources([host.source])
+    # Every thread would get a stack larger than all the memory that there may be.
+    done = run(unfetched, "vendor", shell="ulimit -S -s 4194304 && ulimit -v 2097152 || exit 77")
+    if done.returncode == 77:
+        pytest.skip("memory cannot be limited here")
+    assert done.returncode == 5, done.stderr
+    assert f"raw {host.url}" in done.stderr
+    assert "can't start new thread" in done.stderr
 
 
-def bomb(layers: int) -> bytes:
-    """Half a GiB of zeroes, compressed; twice, and it is a few kilobytes."""
-    data = gzip.compress(b"\0" * (1 << 20), 9) * BOMB_MIB
-    for _ in range(layers - 1):
-        data = gzip.compress(data, 9)
-    return data
+# memory
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-def test_a_compressed_bomb_costs_little_memory(offered: tuple[Project, servers.Host], layers: int) -> None:
-    project, host = offered
-    host.odd[NET] = [servers.body(bomb(layers), {"Content-Encoding": ", ".join(["gzip"] * layers)})]
+def vendored_with_a_peak(project: Project) -> tuple["subprocess.CompletedProcess[str]", float]:
+    """`vendor`, which succeeds, and the most memory that it or a process of its had, in MiB."""
     peak = project.root.parent / "peak"
     code = (
         "import resource, subprocess, sys; done = subprocess.run(sys.argv[2:]); "
@@ -351,12 +359,105 @@ def test_a_compressed_bomb_costs_little_memory(offered: tuple[Project, servers.H
     words = [sys.executable, "-m", "tools", "--root", project.root, "--store", project.store, "vendor"]
     begun = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", code, peak, *words], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, peak, *words],
+        cwd=ROOT,
+        env={**os.environ, **project.env},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
     assert time.monotonic() - begun < 30
+    project.run("verify")
     # In KiB on Linux, bytes on macOS.
-    mib = int(peak.read_text()) / (1024 if sys.platform == "linux" else 1 << 20)
+    return done, int(peak.read_text()) / (1024 if sys.platform == "linux" else 1 << 20)
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="this system has no limit on another process's memory")
+
+
+def bomb(layers: int, mib: int = 512) -> bytes:
+    """Half a GiB of zeroes, compressed; twice, and it is a few kilobytes."""
+    data = gzip.compress(b"\0" * (1 << 20), 9) * mib
+    for _ in range(layers - 1):
+        data = gzip.compress(data, 9)
+    return data
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_compressed_bomb_costs_little_memory(offered: tuple[Project, servers.Host], layers: int) -> None:
+    project, host = offered
+    host.odd[NET] = [servers.body(bomb(layers), {"Content-Encoding": ", ".join(["gzip"] * layers)})]
+    done, mib = vendored_with_a_peak(project)
     assert mib < 160, f"{mib:.0f} MiB"
     assert [line for line in done.stderr.splitlines() if NET in line and line.startswith(("raw", "warning: raw"))]
-    project.run("verify")
+
+
+@pytest.mark.parametrize("kind", ["bomb", "huge"])
+def test_a_redirect_is_followed_and_its_body_left_unread(offered: tuple[Project, servers.Host], kind: str) -> None:
+    project, host = offered
+    data = bomb(1) if kind == "bomb" else b""
+
+    def leading_to(place: str) -> servers.Answer:
+        def answer(handler: servers._Handler) -> None:
+            headers = {"Location": place} | ({"Content-Encoding": "gzip"} if data else {})
+            handler.head(302, len(data) or 1 << 30, headers)
+            handler.wfile.write(data)
+            for _ in range(0 if data else 1 << 10):
+                handler.wfile.write(b"#" * (1 << 20))
+            handler.close_connection = True
+
+        return answer
+
+    host.odd = {NET: [leading_to("/elsewhere/again")], "again": [leading_to("/elsewhere/net")]}
+    host.files["net"] = FILES[NET]
+    _, mib = vendored_with_a_peak(project)
+    assert mib < 160, f"{mib:.0f} MiB"
+    assert by_source(project)[NET] == "raw"
+
+
+def test_a_huge_wheel_is_left_unread(unfetched: Project, tmp_path: Path) -> None:
+    folder = tmp_path / "wheels"
+    digest = servers.make_wheel(folder, "tiny", "1.0", {"net.py": FILES[NET]})
+    servers.inflate_wheel(folder, "tiny", 256 << 20)
+    table = servers.wheel_table("tiny", "1.0", digest, [(NET, "net.py")])
+    unfetched.sources([f'kind = "index"\n\n{table}', 'kind = "git"'])
+    unfetched.env = servers.pip_environment(folder)
+    done, mib = vendored_with_a_peak(unfetched)
+    assert mib < 160, f"{mib:.0f} MiB"
+    assert f"index: tiny==1.0: the wheel has {256 << 20} bytes, more than {LARGEST_WHEEL}" in done.stderr
+
+
+@linux
+def test_an_index_page_that_unpacks_to_more_than_there_is_ends_pip(unfetched: Project, host: servers.Host) -> None:
+    page = gzip.compress(b"<!-- " + b"\0" * (1 << 20), 9) * (2 * LARGEST_CHILD >> 20)
+    host.odd["*"] = [servers.body(page, {"Content-Type": "text/html", "Content-Encoding": "gzip"})]
+    table = servers.wheel_table("tiny", "1.0", "0" * 64, [(NET, "net.py")])
+    unfetched.sources([f'kind = "index"\n\n{table}', 'kind = "git"'])
+    unfetched.env = {"PIP_INDEX_URL": f"{host.url}/simple", "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}
+    done, mib = vendored_with_a_peak(unfetched)
+    # Its code comes on top.
+    assert mib < (LARGEST_CHILD >> 20) + 64, f"{mib:.0f} MiB"
+    assert "index: tiny==1.0: MemoryError" in done.stderr
+
+
+@linux
+def test_a_remote_with_endless_refs_ends_git(unfetched: Project) -> None:
+    def packet(line: bytes) -> bytes:
+        return b"%04x" % (len(line) + 4) + line
+
+    refs = b"".join(packet(b"%040x refs/heads/%060000d\n" % (number + 1, number)) for number in range(100))
+
+    def talk() -> None:
+        with suppress(OSError):
+            client, _ = listener.accept()
+            client.sendall(packet(b"%040x HEAD\0 side-band-64k\n" % 1))
+            while True:
+                client.sendall(refs)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=talk, daemon=True).start()
+        done = run(unfetched, "outdated", f"--upstream=git://127.0.0.1:{listener.getsockname()[1]}/x")
+    assert done.returncode == 5, done.stderr
+    assert "memory" in done.stderr.lower()

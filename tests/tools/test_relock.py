@@ -11,9 +11,10 @@ import pytest
 
 from tests.conftest import run_tools
 from tests.tools.conftest import FILES, Project, git, make_project, make_upstream, write
-from tests.tools.servers import make_wheel, pip_environment
+from tests.tools.servers import inflate_wheel, make_wheel, pip_environment
 from tools.__main__ import main
 from tools.hashes import blob_id, sha256
+from tools.limits import LARGEST_WHEEL
 from tools.lock import IndexSpec, load
 from tools.store import Store
 
@@ -339,6 +340,18 @@ def test_a_wheel_that_cannot_be_had_keeps_its_hash_with_a_warning_or_is_exit_5(
     packaged.lock.write_text(re.sub(r"(?m)^(version = .*)\nsha256 = .*$", r"\1", text), encoding="utf-8")
     done = lock(packaged, code=5)
     assert "mini==1.0 could not be read" in done.stderr
+
+
+def test_the_largest_wheel_is_locked(packaged: Project, tmp_path: Path) -> None:
+    inflate_wheel(tmp_path / "wheels", "mini", LARGEST_WHEEL)
+    lock(packaged)
+
+
+def test_a_larger_wheel_is_exit_5(packaged: Project, tmp_path: Path) -> None:
+    inflate_wheel(tmp_path / "wheels", "mini", LARGEST_WHEEL + 1)
+    done = lock(packaged, code=5)
+    assert "mini==1.0 could not be read" in done.stderr
+    assert f"the wheel has {LARGEST_WHEEL + 1} bytes, more than {LARGEST_WHEEL}" in done.stderr
 
 
 # Patches.

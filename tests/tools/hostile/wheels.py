@@ -42,6 +42,19 @@ def _field(data: bytes, local: int, central: int, form: str, value: int) -> byte
     return bytes(changed)
 
 
+def _far(offset: int) -> bytes:
+    """`PLAIN` with its member at `offset`, in the extra field where zip keeps what takes eight bytes."""
+    start = PLAIN.index(b"PK\x01\x02")
+    changed = bytearray(PLAIN)
+    extra = struct.pack("<HHQ", 1, 8, offset)
+    struct.pack_into("<H", changed, start + 30, len(extra))
+    struct.pack_into("<I", changed, start + 42, 2**32 - 1)
+    end = changed.index(b"PK\x05\x06")
+    struct.pack_into("<I", changed, end + 12, end - start + len(extra))
+    changed[end:end] = extra
+    return bytes(changed)
+
+
 def _link(target: str) -> bytes:
     info = zipfile.ZipInfo(MEMBER)
     info.external_attr = (stat.S_IFLNK | 0o777) << 16
@@ -82,3 +95,4 @@ def wheels() -> Iterator[Wheel]:
     other = PLAIN.replace(MEMBER.encode(), b"tiny/evil.py", 1)
     yield Wheel("two names for one member", other, "not a wheel: File name in directory")
     yield Wheel("an offset beyond the end", _field(PLAIN, 14, 42, "<I", 2**31), "not a wheel: ")
+    yield Wheel("an offset of 2**64 - 1", _far(2**64 - 1), "not a wheel: ")
