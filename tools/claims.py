@@ -31,7 +31,7 @@ class Claim:
         return f"{self.where}: claimed {self.claimed!r}, actual {self.actual!r}; next: {self.step}"
 
 
-_LOCK = "python -m tools lock"
+_LOCK = "make lock docs"
 
 
 def claims(root: Path, lock: Lock, sides: Sides, verbs: Sequence[tuple[str, str]]) -> list[Claim]:

@@ -476,7 +476,7 @@ def test_a_false_hash_of_a_file_is_found(key: str, audited: Project) -> None:
     }[key]
     done = audit(audited, "--check", code=1)
     zeros = "0" * len(actual)
-    line = f"  upstream.lock: {INIT} {key}: claimed '{zeros}', actual '{actual}'; next: python -m tools lock"
+    line = f"  upstream.lock: {INIT} {key}: claimed '{zeros}', actual '{actual}'; next: make lock docs"
     assert line in done.stderr.splitlines()
 
 
