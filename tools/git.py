@@ -7,9 +7,11 @@ of the user's can change a byte.
 
 import os
 import re
+import selectors
 import signal
 import stat
 import subprocess
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +50,8 @@ _REPOSITORY_VARIABLES = (
 _STALL_SECONDS = 8
 _FETCH_SECONDS = 20
 _FETCH_ALL_SECONDS = 90
+# Bytes of refs, and of messages, that are taken from a remote; those that we ask for are a line or two.
+_MOST_SAID = 1024 * 1024
 
 
 def forget_outer_repository() -> None:
@@ -238,9 +242,9 @@ def _ask(runner: "git.Git", seconds: float, *arguments: str) -> bytes:
     process = runner.execute([runner.GIT_PYTHON_GIT_EXECUTABLE, *arguments], as_process=True, start_new_session=True)
     assert process.proc is not None
     running: subprocess.Popen[bytes] = process.proc
-    bound_memory(running.pid)
     try:
-        wrote, said = running.communicate(timeout=seconds)
+        bound_memory(running.pid)
+        wrote, said = _heard(running, seconds)
     except subprocess.TimeoutExpired as error:
         raise RemoteSilent(f"no answer within {seconds:.0f} s") from error
     finally:
@@ -254,6 +258,33 @@ def _ask(runner: "git.Git", seconds: float, *arguments: str) -> bytes:
         reason = _one_line(said.decode(errors="replace")) or f"git exited with {running.returncode}"
         raise RemoteSilent(reason) if "Operation too slow" in reason else RemoteError(reason)
     return wrote
+
+
+def _heard(running: "subprocess.Popen[bytes]", seconds: float) -> tuple[bytes, bytes]:
+    """What `running.communicate(timeout=seconds)` gives and raises; RemoteError when either is beyond _MOST_SAID."""
+    if os.name == "nt":
+        # Windows cannot wait for a pipe.
+        return running.communicate(timeout=seconds)
+    assert running.stdout
+    assert running.stderr
+    said = {running.stdout.fileno(): bytearray(), running.stderr.fileno(): bytearray()}
+    deadline = time.monotonic() + seconds
+    with selectors.DefaultSelector() as still_open:
+        for stream in said:
+            still_open.register(stream, selectors.EVENT_READ)
+        while still_open.get_map():
+            ready = still_open.select(max(0, deadline - time.monotonic()))
+            if not ready:
+                raise subprocess.TimeoutExpired(running.args, seconds)
+            for key, _ in ready:
+                if not (data := os.read(key.fd, 65536)):
+                    still_open.unregister(key.fd)
+                said[key.fd] += data
+                if len(said[key.fd]) > _MOST_SAID:
+                    raise RemoteError(f"more than {_MOST_SAID} bytes of messages or refs")
+    running.wait(max(0, deadline - time.monotonic()))
+    wrote, reason = map(bytes, said.values())
+    return wrote, reason
 
 
 def _one_line(text: str) -> str:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -348,28 +348,27 @@ def test_a_process_without_threads_is_told_so(unfetched: Project, host: servers.
 # memory
 
 
-def vendored_with_a_peak(project: Project) -> tuple["subprocess.CompletedProcess[str]", float]:
-    """`vendor`, which succeeds, and the most memory that it or a process of its had, in MiB."""
+def with_a_peak(project: Project, *words: str, code: int = 0) -> tuple["subprocess.CompletedProcess[str]", float]:
+    """A verb that ends with `code`, and the most memory that it or a process of its had, in MiB."""
     peak = project.root.parent / "peak"
-    code = (
+    measure = (
         "import resource, subprocess, sys; done = subprocess.run(sys.argv[2:]); "
         "open(sys.argv[1], 'w').write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)); "
         "sys.exit(done.returncode)"
     )
-    words = [sys.executable, "-m", "tools", "--root", project.root, "--store", project.store, "vendor"]
+    verb = [sys.executable, "-m", "tools", "--root", project.root, "--store", project.store, *words]
     begun = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", code, peak, *words],
+        [sys.executable, "-c", measure, peak, *verb],
         cwd=ROOT,
         env={**os.environ, **project.env},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     assert time.monotonic() - begun < 30
-    project.run("verify")
     # In KiB on Linux, bytes on macOS.
     return done, int(peak.read_text()) / (1024 if sys.platform == "linux" else 1 << 20)
 
@@ -389,7 +388,7 @@ def bomb(layers: int, mib: int = 512) -> bytes:
 def test_a_compressed_bomb_costs_little_memory(offered: tuple[Project, servers.Host], layers: int) -> None:
     project, host = offered
     host.odd[NET] = [servers.body(bomb(layers), {"Content-Encoding": ", ".join(["gzip"] * layers)})]
-    done, mib = vendored_with_a_peak(project)
+    done, mib = with_a_peak(project, "vendor")
     assert mib < 160, f"{mib:.0f} MiB"
     assert [line for line in done.stderr.splitlines() if NET in line and line.startswith(("raw", "warning: raw"))]
 
@@ -412,7 +411,7 @@ def test_a_redirect_is_followed_and_its_body_left_unread(offered: tuple[Project,
 
     host.odd = {NET: [leading_to("/elsewhere/again")], "again": [leading_to("/elsewhere/net")]}
     host.files["net"] = FILES[NET]
-    _, mib = vendored_with_a_peak(project)
+    _, mib = with_a_peak(project, "vendor")
     assert mib < 160, f"{mib:.0f} MiB"
     assert by_source(project)[NET] == "raw"
 
@@ -424,7 +423,7 @@ def test_a_huge_wheel_is_left_unread(unfetched: Project, tmp_path: Path) -> None
     table = servers.wheel_table("tiny", "1.0", digest, [(NET, "net.py")])
     unfetched.sources([f'kind = "index"\n\n{table}', 'kind = "git"'])
     unfetched.env = servers.pip_environment(folder)
-    done, mib = vendored_with_a_peak(unfetched)
+    done, mib = with_a_peak(unfetched, "vendor")
     assert mib < 160, f"{mib:.0f} MiB"
     assert f"index: tiny==1.0: the wheel has {256 << 20} bytes, more than {LARGEST_WHEEL}" in done.stderr
 
@@ -436,28 +435,73 @@ def test_an_index_page_that_unpacks_to_more_than_there_is_ends_pip(unfetched: Pr
     table = servers.wheel_table("tiny", "1.0", "0" * 64, [(NET, "net.py")])
     unfetched.sources([f'kind = "index"\n\n{table}', 'kind = "git"'])
     unfetched.env = {"PIP_INDEX_URL": f"{host.url}/simple", "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}
-    done, mib = vendored_with_a_peak(unfetched)
+    done, mib = with_a_peak(unfetched, "vendor")
     # Its code comes on top.
     assert mib < (LARGEST_CHILD >> 20) + 64, f"{mib:.0f} MiB"
     assert "index: tiny==1.0: MemoryError" in done.stderr
 
 
+def packet(line: bytes) -> bytes:
+    """A line as git's own protocol has it."""
+    return b"%04x" % (len(line) + 4) + line
+
+
+def refs(numbers: range, tail: bytes = b"") -> bytes:
+    return b"".join(packet(b"%040x refs/heads/%060000d%s\n" % (number + 1, number, tail)) for number in numbers)
+
+
+BRANCH = packet(b"%040x HEAD\0 side-band-64k allow-tip-sha1-in-want\n" % 1) + packet(b"%040x refs/heads/main\n" % 1)
+MESSAGE = packet(b"\2" + b"#" * 60000 + b"\n")
+
+
+def endless_refs(client: socket.socket) -> None:
+    client.sendall(BRANCH)
+    while True:
+        client.sendall(refs(range(100)))
+
+
+def many_refs_of_one_name(client: socket.socket) -> None:
+    client.sendall(BRANCH + refs(range(5000), b"/refs/heads/main") + b"0000")
+
+
+def endless_messages(client: socket.socket) -> None:
+    client.sendall(BRANCH + b"0000")
+    asked = b""
+    while b"want" not in asked:
+        if not (more := client.recv(65536)):
+            # It was for the branch alone.
+            return
+        asked += more
+    client.sendall(packet(b"NAK\n"))
+    while True:
+        client.sendall(MESSAGE)
+
+
 @linux
-def test_a_remote_with_endless_refs_ends_git(unfetched: Project) -> None:
-    def packet(line: bytes) -> bytes:
-        return b"%04x" % (len(line) + 4) + line
-
-    refs = b"".join(packet(b"%040x refs/heads/%060000d\n" % (number + 1, number)) for number in range(100))
-
-    def talk() -> None:
+@pytest.mark.parametrize(
+    ("talk", "says", "most"),
+    [
+        (endless_refs, "memory", (LARGEST_CHILD >> 20) + 64),
+        (many_refs_of_one_name, "more than", 700),
+        (endless_messages, "more than", 160),
+    ],
+)
+def test_a_remote_that_never_stops_costs_bounded_memory(
+    unfetched: Project, talk: Callable[[socket.socket], None], says: str, most: int
+) -> None:
+    def serve() -> None:
+        # Until the listener is closed.
         with suppress(OSError):
-            client, _ = listener.accept()
-            client.sendall(packet(b"%040x HEAD\0 side-band-64k\n" % 1))
             while True:
-                client.sendall(refs)
+                client, _ = listener.accept()
+                client.recv(65536)
+                with suppress(OSError):
+                    talk(client)
+                client.close()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=talk, daemon=True).start()
-        done = run(unfetched, "outdated", f"--upstream=git://127.0.0.1:{listener.getsockname()[1]}/x")
-    assert done.returncode == 5, done.stderr
-    assert "memory" in done.stderr.lower()
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"--upstream=git://127.0.0.1:{listener.getsockname()[1]}/x"
+        done, mib = with_a_peak(unfetched, "outdated", url, code=5)
+    assert says in done.stderr.lower()
+    assert mib < most, f"{mib:.0f} MiB"
