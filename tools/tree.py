@@ -143,9 +143,9 @@ def recover(tree: Path, folder: str) -> list[str]:
 def swap_in(tree: Path, folder: str, files: Mapping[str, bytes], carried: Iterable[str]) -> None:
     """Make `folder` of `tree` hold exactly `files` (bytes by path below `tree`) and its own old files `carried`.
 
-    carried: paths below `folder`, copied over as they are. What somebody puts there meanwhile is moved over. Raises
-    HashMismatch when what was written does not read back, UsageError for a mount in it, OSError from the disk; in all
-    cases the old folder stands untouched.
+    carried: paths below `folder`, copied over as they are; with neither, the folder goes. What somebody puts there
+    meanwhile is moved over. Raises HashMismatch when what was written does not read back, UsageError for a mount in it,
+    OSError from the disk; in all cases the old folder stands untouched.
     """
     final = tree / folder
     if mounted := mounts(final):
@@ -218,18 +218,6 @@ def _rescue(old: Path, final: Path, seen: Set[str]) -> None:
             path.rename(target)
 
 
-def prune(folder: Path) -> None:
-    """Remove `folder` as far as it holds nothing but empty folders and Python's own caches."""
-    for place, _, names in os.walk(folder, topdown=False):
-        here = Path(place)
-        if here.name == "__pycache__":
-            for name in names:
-                if name.endswith(".pyc"):
-                    (here / name).unlink()
-        with suppress(OSError):
-            here.rmdir()
-
-
 def prune_upwards(folder: Path, stop: Path) -> None:
     """Remove `folder` and then its parents below `stop`, as far as they are empty."""
     while folder != stop and folder.is_relative_to(stop):
@@ -239,7 +227,11 @@ def prune_upwards(folder: Path, stop: Path) -> None:
 
 
 def _put(staging: Path, final: Path, seen: Set[str]) -> None:
-    if not final.exists():
+    if not any(staging.iterdir()):
+        gone = staging / final.name
+        final.rename(gone)
+        _rescue(gone, final, seen)
+    elif not final.exists():
         staging.rename(final)
     elif _exchange(staging, final):
         _rescue(staging, final, seen)

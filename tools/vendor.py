@@ -206,6 +206,12 @@ def _install(
 ) -> None:
     """Swap in those of `built` whose folder is not right already; in one step where nothing else lies beside them."""
     due = [part for part in built if not _right(place, lock, part, carried[part.component.name])]
+    _swap(place, due, carried)
+    for part in due:
+        progress.line(f"{part.component.path}: {len(part.files)} files swapped in")
+
+
+def _swap(place: Path, due: Sequence[Built], carried: Mapping[str, Sequence[str]]) -> None:
     if len(due) > 1 and (around := _around(place, due)):
         files = {path: data for part in due for path, data in part.files.items()}
         kept = [f"{Path(part.component.path).name}/{name}" for part in due for name in carried[part.component.name]]
@@ -213,8 +219,6 @@ def _install(
     else:
         for part in due:
             tree.swap_in(place, part.component.path, part.files, carried[part.component.name])
-    for part in due:
-        progress.line(f"{part.component.path}: {len(part.files)} files swapped in")
 
 
 def _right(place: Path, lock: Lock, part: Built, carried: Sequence[str]) -> bool:
@@ -252,13 +256,15 @@ def clean(lock: Lock, place: Place) -> list[str]:
                 [f"edited: {path}" for path in edited],
                 ["make refresh turns them into patches; FORCE=1 loses them"],
             )
+        due = []
         for component in lock.components:
             folder = place.tree / component.path
-            for name, path in tree.listing(folder).items():
-                if name not in foreign[component.name]:
-                    path.unlink()
-                    removed.append(f"{component.path}/{name}")
-            tree.prune(folder)
+            found = [name for name in tree.listing(folder) if name not in foreign[component.name]]
+            removed += [f"{component.path}/{name}" for name in found]
+            # Without a file of ours it may be an empty one, or hold caches alone.
+            if found or (folder.is_dir() and not foreign[component.name]):
+                due.append(Built(component, {}))
+        _swap(place.tree, due, foreign)
         (place.tree / manifest.PENDING).unlink(missing_ok=True)
         if (place.tree / manifest.NAME).exists():
             (place.tree / manifest.NAME).unlink()
