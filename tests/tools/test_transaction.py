@@ -121,7 +121,7 @@ def test_interrupted_at_any_step_all_is_old_or_new_at_once(tmp_path: Path, monke
             return call
 
         write(root, {"one": b"old", "other": b"old"})
-        with monkeypatch.context() as patch, project_lock(root):
+        with project_lock(root), monkeypatch.context() as patch:
             patch.setattr("os.fsync", interrupting(os.fsync))
             patch.setattr("shutil.rmtree", interrupting(shutil.rmtree))
             for name in ("rename", "replace", "unlink", "mkdir"):
