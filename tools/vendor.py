@@ -9,6 +9,7 @@ from typing import Any
 from tools import manifest, tree
 from tools.apply import Built, build, read_patches
 from tools.errors import Drift, UsageError
+from tools.limits import LARGEST_FILE, Unreadable, read_small
 from tools.lock import Component, Lock
 from tools.progress import Progress
 from tools.sources import Source, gather, require
@@ -178,7 +179,10 @@ def _keep_edits(lock: Lock, components: Sequence[Component], place: Place, store
     """Copy to the store what somebody wrote over our files. Raises Drift where it cannot, unless `place.force`."""
     lost = []
     for path in _edited(lock, components, place.tree):
-        if kept := store.put((place.tree / path).read_bytes(), "edited"):
+        kept = None
+        with suppress(Unreadable):
+            kept = store.put(read_small(place.tree / path, LARGEST_FILE), "edited")
+        if kept:
             progress.warn(f"{path} had other bytes and is replaced; a copy is kept: {kept}")
         elif place.force:
             progress.warn(f"{path} had other bytes and is replaced; no copy could be kept")

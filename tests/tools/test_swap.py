@@ -393,6 +393,42 @@ def test_a_disk_that_takes_no_more_leaves_the_old_tree(tmp_path: Path) -> None:
     project.run("verify", "--dest", tmp_path / "tree")
 
 
+def test_a_disk_that_gives_other_bytes_than_were_written_leaves_the_old_tree(
+    versions: Versions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = os.fsync
+
+    def losing(handle: int) -> None:
+        real(handle)
+        for path in versions.tree.rglob(".*.dsu-staging-*/**/core.py"):
+            path.write_bytes(path.read_bytes().replace(b"3", b"7"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", losing)
+        assert main(versions.arguments(versions.new, "vendor")) == 4
+    assert "models/alpha/core.py does not read back as it was written" in capsys.readouterr().err
+    assert states(versions.tree) == {"old"}
+    assert not remains(versions.tree)
+    assert main(versions.arguments(versions.new, "vendor")) == 0
+
+
+@pytest.mark.parametrize("name", [".alpha.dsu-staging-1234", ".alpha.dsu-retired", ".models.dsu-staging-1234"])
+@pytest.mark.parametrize("kind", ["link", "broken link", "file"])
+def test_a_leftover_that_is_no_folder_is_removed_and_not_followed(versions: Versions, name: str, kind: str) -> None:
+    behind = versions.scratch / "behind"
+    write(behind, {"core.py": b"theirs\n"})
+    place = versions.tree / ("models" if "alpha" in name else "") / name
+    if kind == "file":
+        place.write_bytes(b"")
+    else:
+        place.symlink_to(behind if kind == "link" else "nowhere")
+    shutil.rmtree(versions.tree / "models/alpha")
+    assert main(versions.arguments(versions.new, "vendor")) == 0
+    assert states(versions.tree) == {"new"}
+    assert not remains(versions.tree)
+    assert [path.name for path in behind.iterdir()] == ["core.py"]
+
+
 @forks
 def test_a_folder_that_may_not_be_read_stops_the_run(versions: Versions) -> None:
     # Root may read everything, so that a run by root is tried as nobody, outside of root's own temporary folders.
