@@ -134,19 +134,23 @@ def _origins(sections: Mapping[str, Any], components: Sequence[Component]) -> di
     return {path: source for origins in found for path, source in origins.items()}
 
 
-def _plan(lock: Lock, components: Sequence[Component], place: Place) -> dict[str, list[str]]:
+def _plan(lock: Lock, components: Sequence[Component], place: Place, *, cleaning: bool = False) -> dict[str, list[str]]:
     """The foreign files in each component's folder, by component name, as paths below that folder.
 
     A file is ours when the manifest lists it with these bytes, or when it is at a pinned path and the manifest lists
-    that path, or when it has a pinned or patched file's bytes. Raises Drift for any other, unless `place.force`, and
-    UsageError for one that could not be carried over.
+    that path, or when it has a pinned or patched file's bytes; the last not for `cleaning`. Raises Drift for any other,
+    unless `place.force`, and UsageError for one that could not be carried over.
     """
     made = manifest.ours(place.tree)
     foreign: dict[str, list[str]] = {}
     stops = []
     blocked = []
     for component in components:
-        pinned = {file.path: {file.sha256, lock.expected_sha256(file)} for file in component.files}
+        pinned = {
+            file.path: {file.sha256, lock.expected_sha256(file)}
+            for file in component.files
+            if file.path in made or not cleaning
+        }
         carried = []
         for name, path in tree.listing(place.tree / component.path).items():
             full = f"{component.path}/{name}"
@@ -156,18 +160,20 @@ def _plan(lock: Lock, components: Sequence[Component], place: Place) -> dict[str
             elif tree.digest(path) not in made.get(full, ()):
                 carried.append(name)
                 stops.append(f"not made by us: {full}")
-                if any(full.startswith(f"{file.path}/") for file in component.files):
+                if not cleaning and any(full.startswith(f"{file.path}/") for file in component.files):
                     blocked.append(f"in a folder where a file of ours goes: {full}")
         foreign[component.name] = carried
     if stops and not place.force:
-        raise Drift(
-            f"{place.tree} holds files that this tool did not make, so nothing was written",
-            stops,
-            [
+        done, step = (
+            ("removed", f"FORCE=1 leaves them and removes what {manifest.NAME} lists")
+            if cleaning
+            else (
+                "written",
                 "move them away, or use FORCE=1: files beside ours are carried over untouched, "
-                "and of those in the way a copy is kept in the store"
-            ],
+                "and of those in the way a copy is kept in the store",
+            )
         )
+        raise Drift(f"{place.tree} holds files that this tool did not make, so nothing was {done}", stops, [step])
     if blocked:
         raise UsageError(
             f"{place.tree} holds files that cannot stay, so nothing was written", blocked, ["move them away"]
@@ -253,7 +259,7 @@ def clean(lock: Lock, place: Place) -> list[str]:
         for component in lock.components:
             tree.refuse_links(place.tree, component.path)
             tree.recover(place.tree, component.path)
-        foreign = _plan(lock, lock.components, place)
+        foreign = _plan(lock, lock.components, place, cleaning=True)
         if (edited := _edited(lock, lock.components, place.tree)) and not place.force:
             raise Drift(
                 f"{place.tree} holds edits, so nothing was removed",
