@@ -18,6 +18,7 @@ from tests.tools.conftest import EDITED, Project, snapshot, write
 from tools.errors import UsageError
 from tools.transaction import project_lock, recover, write_together
 
+posix = pytest.mark.skipif(os.name == "nt", reason="has no such signals and pipes")
 # Kills itself right before the call number KILL_AT of those that change the disk.
 KILLED = """
 import os, pathlib, shutil, signal, sys
@@ -105,6 +106,7 @@ def interrupted(root: Path, files: dict[Path, bytes | None], monkeypatch: pytest
         write_together(root, files)
 
 
+@posix
 def test_interrupted_at_any_step_all_is_old_or_new_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = []
     for at in count():
@@ -140,6 +142,7 @@ def test_interrupted_at_any_step_all_is_old_or_new_at_once(tmp_path: Path, monke
     assert outcomes.count(b"new") > 3, "the moments behind the journal's rename were not met"
 
 
+@posix
 def test_interrupted_while_it_finishes_for_a_killed_run_all_is_new_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +160,7 @@ def test_interrupted_while_it_finishes_for_a_killed_run_all_is_new_at_once(
     assert not (tmp_path / "build/journal").exists()
 
 
+@posix
 def test_an_error_behind_an_interruption_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -279,6 +283,7 @@ def test_patches_behind_a_link_are_refused_before_the_journal_stands(vendored: P
     vendored.run("status")
 
 
+@posix
 def test_a_plan_that_never_ends_is_refused(vendored: Project) -> None:
     journal = vendored.root / "build/journal"
     journal.mkdir(parents=True)
