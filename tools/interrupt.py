@@ -6,7 +6,10 @@ To be loaded before anything that takes time to load.
 import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 LINE = "interrupted; nothing is left half-written"
 
@@ -37,6 +40,26 @@ def answering(main: Callable[[], int]) -> int:
 def ignore() -> None:
     """Listen to no further Ctrl-C: what is left to do is to say so, and to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Answer a Ctrl-C that comes in the block behind it, for the few steps that belong together.
+
+    An error in the block goes before. Beside the main thread, to which Ctrl-C comes, it does nothing.
+    """
+    answer = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(answer):
+        yield
+        return
+    came: list[tuple[Any, Any]] = []
+    signal.signal(signal.SIGINT, lambda *signalled: came.append(signalled))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, answer)
+    if came:
+        answer(*came[0])
 
 
 def _end(*_: object) -> None:

@@ -28,6 +28,8 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *
 # tomllib takes quadratic time for a key of many parts, and no line of a lock needs more.
 _MOST_DOTS = 500
 _DOTTED = re.compile(rf"^(?:[^.\n]*\.){{{_MOST_DOTS + 1}}}", re.MULTILINE)
+# What stands in a tree beside the components: the manifest, the file that a run holds it by, what is being swapped.
+_OURS = re.compile(r"provenance\.json(/.*)?|\.+provenance\.json.*|.*\.dsu-.*", re.IGNORECASE)
 _HOLE = re.compile(r"\{(?:commit|path)\}")
 
 
@@ -207,6 +209,11 @@ def path_fault(path: str) -> str | None:
     return None
 
 
+def _vendored_fault(path: str) -> str | None:
+    """Why a pinned file may not be vendored to `path`, or a component, or None."""
+    return path_fault(path) or ("is a name that these tools keep for themselves" if _OURS.fullmatch(path) else None)
+
+
 def _same_name(path: str) -> str:
     """Equal for two paths that Windows or macOS takes for one."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
@@ -247,9 +254,9 @@ class _Table:
     def git_id(self, key: str) -> str:
         return self.text(key, r"[0-9a-f]{40}", "a git id of 40 lower-case hex digits")
 
-    def tree_path(self, key: str) -> str:
+    def tree_path(self, key: str, fault_of: Callable[[str], str | None] = path_fault) -> str:
         path = self.text(key)
-        if path and (why := path_fault(path)):
+        if path and (why := fault_of(path)):
             self.fault(key, f"{key} {path!r} {why}")
         return path
 
@@ -328,7 +335,7 @@ class _Reader:
         files: dict[str, PinnedFile] = {}
         for table in top.tables("files"):
             file = PinnedFile(
-                path=table.tree_path("path"),
+                path=table.tree_path("path", _vendored_fault),
                 sha256=table.sha256("sha256"),
                 blob=table.git_id("blob"),
                 **self.baseline(table),
@@ -361,7 +368,7 @@ class _Reader:
         folders = {part.get("path") for part in group.value.values() if isinstance(part, dict)} - {None}
         for name in group.value:
             table = group.table(name)
-            folder = table.tree_path("path")
+            folder = table.tree_path("path", _vendored_fault)
             members = []
             for short in table.texts("files"):
                 path = f"{folder}/{short}"

@@ -15,6 +15,7 @@ from tools.change import completed
 from tools.docs import DOCUMENTS
 from tools.errors import Drift, MalformedPatch, UsageError
 from tools.git import Scratch
+from tools.limits import LARGEST_FILE, read_small
 from tools.lock import LOCK_NAME, PATCH_DIR, Component, Lock, PinnedFile
 from tools.patchset import HEADER_FIELDS, TO_WRITE, Patch, blemishes, parse
 from tools.relock import lock_patch
@@ -52,7 +53,7 @@ def differences(tree: Path, files: Iterable[PinnedFile], pinned: Mapping[str, by
         )
     with Scratch() as scratch:
         for file in files:
-            data = (tree / file.path).read_bytes()
+            data = read_small(tree / file.path, LARGEST_FILE)
             text = scratch.diff(file.path, pinned[file.path], data, context) if data != pinned[file.path] else ""
             found.append(Difference(file.path, *line_counts(text), text))
     return found

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tools.hashes import sha256
+from tools.limits import LARGEST_FILE, read_small
 from tools.temporary import hold, sweep_files
 
 ENV = "DSU_PATCHES_STORE"
@@ -82,12 +83,12 @@ class Store:
         """The bytes with this SHA-256, or None. An entry that fails its hash is dropped with a warning."""
         path = self.path(digest)
         try:
-            data = path.read_bytes()
+            data = read_small(path, LARGEST_FILE)
         except (FileNotFoundError, NotADirectoryError):
             # The second is a file in the way of the store, which `put` warns of, once.
             return None
         except OSError as error:
-            self._warn(f"store entry cannot be read: {path}: {error.strerror}")
+            self._warn(f"store entry cannot be read: {path}: {error.strerror or 'no regular file, or too large'}")
             return None
         if (actual := sha256(data)) == digest:
             return data
@@ -101,7 +102,7 @@ class Store:
     def origin(self, digest: str) -> str:
         """Which source the entry came from, as recorded when it was admitted."""
         try:
-            return self.path(digest).with_suffix(".origin").read_text(encoding="utf-8").strip()
+            return read_small(self.path(digest).with_suffix(".origin"), LARGEST_FILE).decode().strip()
         except (OSError, UnicodeDecodeError):
             return "store"
 

@@ -20,6 +20,8 @@ from typing import Any
 from tools import manifest
 from tools.errors import UsageError
 from tools.hashes import sha256
+from tools.interrupt import held_back
+from tools.limits import LARGEST_FILE, read_small
 from tools.lock import path_fault
 from tools.store import about, make_ordinary, write_atomically
 from tools.tree import digest, locked
@@ -55,8 +57,9 @@ def write_together(root: Path, files: Mapping[Path, bytes | None], *, ends_rebas
     """Write every one of `files` (None: delete it), and then forget the rebase under way; all of it or nothing.
 
     files: absolute paths below `root`, or of a tree's manifest; the folders they lie in exist. To be called while
-    `project_lock` is held. Raises OSError, and nothing has changed then, unless the disk fails in the middle of
-    renaming: then the next run goes on.
+    `project_lock` is held. Raises UsageError for a path that leads out of the project, and OSError; nothing has changed
+    then, unless the disk fails in the middle of renaming: then the next run goes on. A Ctrl-C at that time is answered
+    when all is done.
     """
     build = root / BUILD
     build.mkdir(exist_ok=True)
@@ -76,11 +79,20 @@ def write_together(root: Path, files: Mapping[Path, bytes | None], *, ends_rebas
                 _write(staging / str(number), data)
         whole = {"files": plan, "remove": REMOVABLE if ends_rebase else None}
         _write(staging / _PLAN, json.dumps(whole, indent=2).encode())
-        staging.rename(build / _JOURNAL)
+        try:
+            _read(root, staging)
+        except _UNREADABLE as error:
+            raise UsageError(
+                "files cannot be written together, so nothing was written",
+                [str(error)],
+                ["keep patches and documents in plain folders of the project"],
+            ) from error
+        with held_back():
+            staging.rename(build / _JOURNAL)
+            _finish(root)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
-    _finish(root)
 
 
 def recover(root: Path) -> list[str]:
@@ -110,21 +122,19 @@ class _Entry:
     staged: Path
 
 
+@held_back()
 def _finish(root: Path) -> list[str]:
     journal = root / BUILD / _JOURNAL
     if not journal.exists():
         return []
     try:
-        plan = json.loads((journal / _PLAN).read_text(encoding="utf-8"))
-        entries = [_entry(root, journal, entry) for entry in plan["files"]]
-        if (remove := plan["remove"]) not in (None, REMOVABLE):
-            raise ValueError(f"it is not for a run to remove {remove!r}")
+        entries, remove = _read(root, journal)
         # A tree that was removed since has no manifest to write.
         entries = [entry for entry in entries if entry.path.parent.is_dir()]
         # A later edit is somebody's work: neither overwritten nor mixed with ours.
         changed = [str(entry.path) for entry in entries if digest(entry.path) not in (entry.before, entry.after)]
         changed += [str(entry.staged) for entry in entries if not _at_hand(entry)]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise UsageError(
             f"{journal} was not written by a run that was killed", [str(error)], [f"look at it, then: rm -r {journal}"]
         ) from error
@@ -143,6 +153,17 @@ def _finish(root: Path) -> list[str]:
         discard(root / remove)
     discard(journal)
     return [str(entry.path) for entry in entries]
+
+
+_UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError)
+
+
+def _read(root: Path, journal: Path) -> tuple[list[_Entry], str | None]:
+    """The entries of the plan in `journal`, and what is to be removed. Raises _UNREADABLE for one of no run's."""
+    plan = json.loads(read_small(journal / _PLAN, LARGEST_FILE))
+    if (remove := plan["remove"]) not in (None, REMOVABLE):
+        raise ValueError(f"it is not for a run to remove {remove!r}")
+    return [_entry(root, journal, entry) for entry in plan["files"]], remove
 
 
 def _entry(root: Path, journal: Path, found: Mapping[str, Any]) -> _Entry:
@@ -173,8 +194,10 @@ def _sweep(build: Path) -> None:
 
 
 def _named(root: Path, path: Path) -> str:
-    # Relative where it can be: the project may be moved before the journal is read.
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    # Relative where it can be: the project may be moved before the journal is read. A tree may lie in a folder with a
+    # name that no lock may hold, and its manifest is known by its whole path.
+    name = path.relative_to(root).as_posix() if path.is_relative_to(root) else ""
+    return str(path) if path_fault(name) else name
 
 
 def _move(source: Path, target: Path) -> None:

@@ -7,6 +7,7 @@ the next.
 
 import ctypes
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -32,16 +33,29 @@ def listing(folder: Path) -> dict[str, Path]:
     """Every file below `folder` by its posix path relative to it; {} when it is not there.
 
     Symbolic links count as files and are not followed. Python's own `__pycache__/*.pyc` are left out: using the models
-    makes them, and they are derived from what is listed. Raises OSError for a folder that cannot be read.
+    makes them, and Python holds them against their source, without which it does not run them either. Raises OSError
+    for a folder that cannot be read.
     """
     found: dict[str, Path] = {}
     for place, folders, names in os.walk(folder, onerror=_unless_absent):
         base = Path(place)
         links = [name for name in folders if (base / name).is_symlink()]
         for name in [*names, *links]:
-            if not (base.name == "__pycache__" and name.endswith(".pyc")):
+            if not (base.name == "__pycache__" and name.endswith(".pyc") and _is_checked(base / name)):
                 found[(base / name).relative_to(folder).as_posix()] = base / name
     return dict(sorted(found.items()))
+
+
+def _is_checked(cache: Path) -> bool:
+    """Whether the .pyc file `cache` is none that Python runs without a look at its source: PEP 552's unchecked hash."""
+    try:
+        if not cache.is_file():
+            return False
+        with cache.open("rb") as stream:
+            return stream.read(8)[4:] != b"\1\0\0\0"
+    except FileNotFoundError:
+        # Another run has removed it since.
+        return True
 
 
 def _unless_absent(error: OSError) -> None:
@@ -54,7 +68,8 @@ def digest(path: Path) -> str | None:
     if path.is_symlink() or not path.is_file():
         return None
     try:
-        return sha256(path.read_bytes())
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     except FileNotFoundError:
         # Another run has removed it since.
         return None
@@ -129,11 +144,14 @@ def recover(tree: Path, folder: str) -> list[str]:
     done = []
     for final in _swapped(tree, folder):
         retired = final.with_name(f".{final.name}{_RETIRED}")
-        if retired.is_dir() and not final.exists():
+        if retired.is_dir() and not retired.is_symlink() and not final.exists():
             retired.rename(final)
             done.append(f"{final.relative_to(tree).as_posix()}: put back, a killed run had moved it aside")
     for path in leftovers(tree, folder):
-        shutil.rmtree(path)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
         done.append(f"{path.relative_to(tree).as_posix()}: removed, a killed run had left it")
     for path in tree.glob(".*PROVENANCE.json.*.tmp"):
         path.unlink(missing_ok=True)
@@ -143,9 +161,9 @@ def recover(tree: Path, folder: str) -> list[str]:
 def swap_in(tree: Path, folder: str, files: Mapping[str, bytes], carried: Iterable[str]) -> None:
     """Make `folder` of `tree` hold exactly `files` (bytes by path below `tree`) and its own old files `carried`.
 
-    carried: paths below `folder`, copied over as they are. What somebody puts there meanwhile is moved over. Raises
-    HashMismatch when what was written does not read back, UsageError for a mount in it, OSError from the disk; in all
-    cases the old folder stands untouched.
+    carried: paths below `folder`, copied over as they are; with neither, the folder goes. What somebody puts there
+    meanwhile is moved over. Raises HashMismatch when what was written does not read back, UsageError for a mount in it,
+    OSError from the disk; in all cases the old folder stands untouched.
     """
     final = tree / folder
     if mounted := mounts(final):
@@ -218,18 +236,6 @@ def _rescue(old: Path, final: Path, seen: Set[str]) -> None:
             path.rename(target)
 
 
-def prune(folder: Path) -> None:
-    """Remove `folder` as far as it holds nothing but empty folders and Python's own caches."""
-    for place, _, names in os.walk(folder, topdown=False):
-        here = Path(place)
-        if here.name == "__pycache__":
-            for name in names:
-                if name.endswith(".pyc"):
-                    (here / name).unlink()
-        with suppress(OSError):
-            here.rmdir()
-
-
 def prune_upwards(folder: Path, stop: Path) -> None:
     """Remove `folder` and then its parents below `stop`, as far as they are empty."""
     while folder != stop and folder.is_relative_to(stop):
@@ -239,7 +245,11 @@ def prune_upwards(folder: Path, stop: Path) -> None:
 
 
 def _put(staging: Path, final: Path, seen: Set[str]) -> None:
-    if not final.exists():
+    if not any(staging.iterdir()):
+        gone = staging / final.name
+        final.rename(gone)
+        _rescue(gone, final, seen)
+    elif not final.exists():
         staging.rename(final)
     elif _exchange(staging, final):
         _rescue(staging, final, seen)

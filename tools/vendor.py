@@ -9,6 +9,7 @@ from typing import Any
 from tools import manifest, tree
 from tools.apply import Built, build, read_patches
 from tools.errors import Drift, UsageError
+from tools.limits import LARGEST_FILE, Unreadable, read_small
 from tools.lock import Component, Lock
 from tools.progress import Progress
 from tools.sources import Source, gather, require
@@ -133,19 +134,23 @@ def _origins(sections: Mapping[str, Any], components: Sequence[Component]) -> di
     return {path: source for origins in found for path, source in origins.items()}
 
 
-def _plan(lock: Lock, components: Sequence[Component], place: Place) -> dict[str, list[str]]:
+def _plan(lock: Lock, components: Sequence[Component], place: Place, *, cleaning: bool = False) -> dict[str, list[str]]:
     """The foreign files in each component's folder, by component name, as paths below that folder.
 
     A file is ours when the manifest lists it with these bytes, or when it is at a pinned path and the manifest lists
-    that path, or when it has a pinned or patched file's bytes. Raises Drift for any other, unless `place.force`, and
-    UsageError for one that could not be carried over.
+    that path, or when it has a pinned or patched file's bytes; the last not for `cleaning`. Raises Drift for any other,
+    unless `place.force`, and UsageError for one that could not be carried over.
     """
     made = manifest.ours(place.tree)
     foreign: dict[str, list[str]] = {}
     stops = []
     blocked = []
     for component in components:
-        pinned = {file.path: {file.sha256, lock.expected_sha256(file)} for file in component.files}
+        pinned = {
+            file.path: {file.sha256, lock.expected_sha256(file)}
+            for file in component.files
+            if file.path in made or not cleaning
+        }
         carried = []
         for name, path in tree.listing(place.tree / component.path).items():
             full = f"{component.path}/{name}"
@@ -155,18 +160,20 @@ def _plan(lock: Lock, components: Sequence[Component], place: Place) -> dict[str
             elif tree.digest(path) not in made.get(full, ()):
                 carried.append(name)
                 stops.append(f"not made by us: {full}")
-                if any(full.startswith(f"{file.path}/") for file in component.files):
+                if not cleaning and any(full.startswith(f"{file.path}/") for file in component.files):
                     blocked.append(f"in a folder where a file of ours goes: {full}")
         foreign[component.name] = carried
     if stops and not place.force:
-        raise Drift(
-            f"{place.tree} holds files that this tool did not make, so nothing was written",
-            stops,
-            [
+        done, step = (
+            ("removed", f"FORCE=1 leaves them and removes what {manifest.NAME} lists")
+            if cleaning
+            else (
+                "written",
                 "move them away, or use FORCE=1: files beside ours are carried over untouched, "
-                "and of those in the way a copy is kept in the store"
-            ],
+                "and of those in the way a copy is kept in the store",
+            )
         )
+        raise Drift(f"{place.tree} holds files that this tool did not make, so nothing was {done}", stops, [step])
     if blocked:
         raise UsageError(
             f"{place.tree} holds files that cannot stay, so nothing was written", blocked, ["move them away"]
@@ -178,7 +185,10 @@ def _keep_edits(lock: Lock, components: Sequence[Component], place: Place, store
     """Copy to the store what somebody wrote over our files. Raises Drift where it cannot, unless `place.force`."""
     lost = []
     for path in _edited(lock, components, place.tree):
-        if kept := store.put((place.tree / path).read_bytes(), "edited"):
+        kept = None
+        with suppress(Unreadable):
+            kept = store.put(read_small(place.tree / path, LARGEST_FILE), "edited")
+        if kept:
             progress.warn(f"{path} had other bytes and is replaced; a copy is kept: {kept}")
         elif place.force:
             progress.warn(f"{path} had other bytes and is replaced; no copy could be kept")
@@ -206,6 +216,12 @@ def _install(
 ) -> None:
     """Swap in those of `built` whose folder is not right already; in one step where nothing else lies beside them."""
     due = [part for part in built if not _right(place, lock, part, carried[part.component.name])]
+    _swap(place, due, carried)
+    for part in due:
+        progress.line(f"{part.component.path}: {len(part.files)} files swapped in")
+
+
+def _swap(place: Path, due: Sequence[Built], carried: Mapping[str, Sequence[str]]) -> None:
     if len(due) > 1 and (around := _around(place, due)):
         files = {path: data for part in due for path, data in part.files.items()}
         kept = [f"{Path(part.component.path).name}/{name}" for part in due for name in carried[part.component.name]]
@@ -213,8 +229,6 @@ def _install(
     else:
         for part in due:
             tree.swap_in(place, part.component.path, part.files, carried[part.component.name])
-    for part in due:
-        progress.line(f"{part.component.path}: {len(part.files)} files swapped in")
 
 
 def _right(place: Path, lock: Lock, part: Built, carried: Sequence[str]) -> bool:
@@ -245,20 +259,22 @@ def clean(lock: Lock, place: Place) -> list[str]:
         for component in lock.components:
             tree.refuse_links(place.tree, component.path)
             tree.recover(place.tree, component.path)
-        foreign = _plan(lock, lock.components, place)
+        foreign = _plan(lock, lock.components, place, cleaning=True)
         if (edited := _edited(lock, lock.components, place.tree)) and not place.force:
             raise Drift(
                 f"{place.tree} holds edits, so nothing was removed",
                 [f"edited: {path}" for path in edited],
                 ["make refresh turns them into patches; FORCE=1 loses them"],
             )
+        due = []
         for component in lock.components:
             folder = place.tree / component.path
-            for name, path in tree.listing(folder).items():
-                if name not in foreign[component.name]:
-                    path.unlink()
-                    removed.append(f"{component.path}/{name}")
-            tree.prune(folder)
+            found = [name for name in tree.listing(folder) if name not in foreign[component.name]]
+            removed += [f"{component.path}/{name}" for name in found]
+            # Without a file of ours it may be an empty one, or hold caches alone.
+            if found or (folder.is_dir() and not foreign[component.name]):
+                due.append(Built(component, {}))
+        _swap(place.tree, due, foreign)
         (place.tree / manifest.PENDING).unlink(missing_ok=True)
         if (place.tree / manifest.NAME).exists():
             (place.tree / manifest.NAME).unlink()

@@ -187,6 +187,7 @@ def make_cases(folder: Path) -> list[Case]:
             [(*ours, *standing)],
             lambda done: (stops if done else ["rebase-continue"], 0),
         ),
+        Case("clean", ["clean"], prepared("clean"), trees, same(["clean"])),
         Case("audit --html", page, audited, [("build/audit/index.html",)], same(page)),
     ]
 
@@ -230,6 +231,8 @@ def cut_off(case: Case, place: Path, delay: float, sent: signal.Signals, tally: 
     tally.counts[case.name, "hit"] += in_time
 
     pending = (project.root / JOURNAL).exists()
+    if pending and sent == signal.SIGINT:
+        fail("left half-written, and said that it was not")
     if pending:
         tally.counts["journals"] += 1
         for found, old, new in zip(case.states(project), case.old, case.new, strict=True):

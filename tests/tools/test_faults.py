@@ -52,6 +52,23 @@ def refused(done: "subprocess.CompletedProcess[str]", reason: str, place: Path) 
     assert "next: " in done.stderr
 
 
+def test_a_file_larger_than_memory_beside_or_in_place_of_ours(vendored: Project) -> None:
+    large = 400 * 1024 * 1024
+    theirs, limit = vendored.tree / "models/beta/checkpoint.bin", "ulimit -v 400000"
+    theirs.touch()
+    os.truncate(theirs, large)
+    done = run(vendored, "vendor", shell=limit)
+    assert done.returncode == 1, done.stderr
+    assert "not made by us: models/beta/checkpoint.bin" in done.stderr
+    theirs.unlink()
+    os.truncate(vendored.tree / NET, large)
+    for words, code in ((["vendor"], 1), (["refresh"], 2), (["vendor", "--force"], 0)):
+        done = run(vendored, *words, shell=limit)
+        assert done.returncode == code, done.stderr
+        assert "models/beta/net.py" in done.stderr
+    vendored.run("verify")
+
+
 # full disks
 
 

@@ -1,6 +1,7 @@
 """`refresh`: what was edited in the tree becomes patches that give exactly those bytes."""
 
 import json
+import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -305,6 +306,17 @@ def test_another_tree_can_be_refreshed_without_a_network(vendored: Project, tmp_
     (tmp_path / "elsewhere" / NET).write_bytes(BETTER)
     vendored.run("refresh", "--dest", tmp_path / "elsewhere", "--offline")
     assert b"+    return math.pi * r**2\n" in patches(vendored)["net.patch"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no such folders")
+@pytest.mark.parametrize("name", ["a:b", "x ", "what?"])
+def test_a_tree_in_a_folder_with_a_name_that_no_lock_may_hold(name: str, vendored: Project) -> None:
+    tree = vendored.root / name
+    vendored.run("vendor", "--dest", tree)
+    (tree / NET).write_bytes(BETTER)
+    vendored.run("refresh", "--dest", tree)
+    vendored.run("verify", "--dest", tree)
+    assert not (vendored.root / "build").exists()
 
 
 def test_a_tree_of_another_pin_or_patch_is_refused(project: Project) -> None:

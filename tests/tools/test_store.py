@@ -1,5 +1,6 @@
 """The store: content-addressed, never trusted, never needed."""
 
+import os
 import shutil
 from hashlib import sha256
 from pathlib import Path
@@ -49,6 +50,26 @@ def test_a_damaged_entry_is_dropped_with_a_warning_and_fetched_again(stored: Pro
     assert str(path) in warning
     assert path.read_bytes() == FILES[CORE]
     assert as_expected(stored.tree)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_in_place_of_an_entry_or_its_origin_is_passed_over(stored: Project) -> None:
+    path = entry(stored.store, FILES[CORE])
+    path.unlink()
+    os.mkfifo(path)
+    origin = entry(stored.store, FILES["models/alpha/extra.py"]).with_suffix(".origin")
+    origin.unlink()
+    os.mkfifo(origin)
+    assert f"warning: store entry cannot be read: {path}" in stored.run("vendor", timeout=20).stderr
+    assert as_expected(stored.tree)
+    assert path.read_bytes() == FILES[CORE]
+
+
+def test_an_entry_that_is_far_too_large_is_passed_over(stored: Project) -> None:
+    path = entry(stored.store, FILES[CORE])
+    os.truncate(path, 8 * 1024 * 1024)
+    assert "no regular file, or too large" in stored.run("vendor").stderr
+    assert path.read_bytes() == FILES[CORE]
 
 
 def test_a_folder_in_place_of_an_entry_is_passed_over(stored: Project) -> None:

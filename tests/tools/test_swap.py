@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -157,24 +157,26 @@ def without_exchange() -> None:
     tools.tree._exchange = lambda *_: False  # type: ignore[assignment]
 
 
-def killed_at_every_step(versions: Versions, prepare: Callable[[], object]) -> Iterator[int]:
-    """Run `vendor` on the new pin over the old tree, killed one step later each time, until it survives."""
-
-    def kill() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
+def ended_at_every_step(
+    versions: Versions,
+    prepare: Callable[[], object],
+    verb: Sequence[str] = ("vendor",),
+    sent: signal.Signals = signal.SIGKILL,
+) -> Iterator[int]:
+    """Run `verb` on the new pin over the old tree, ended by `sent` one step later each time, until it survives."""
     for step in count(1):
         versions.reset()
 
         def doomed(step: int = step) -> None:
             prepare()
-            at_step(step, versions.tree, kill)
+            at_step(step, versions.tree, lambda: os.kill(os.getpid(), sent))
 
-        code = in_child(versions, versions.arguments(versions.new, "vendor"), doomed)
+        code = in_child(versions, versions.arguments(versions.new, *verb), doomed)
         if code == 0:
             assert step > 10, "the steps were not seen"
             return
-        assert code == -signal.SIGKILL
+        assert code == (130 if sent == signal.SIGINT else -sent), versions.said()
+        assert "Traceback" not in versions.said()
         yield step
 
 
@@ -189,7 +191,7 @@ def ends_well(versions: Versions, name: str) -> None:
 
 @forks
 def test_killed_at_any_step_of_an_update_the_tree_is_whole_and_either_pin_can_follow(versions: Versions) -> None:
-    for step in killed_at_every_step(versions, lambda: None):
+    for step in ended_at_every_step(versions, lambda: None):
         assert states(versions.tree) in ({"old"}, {"new"}), f"killed at step {step}"
         as_killed = versions.scratch / "as killed"
         shutil.copytree(versions.tree, as_killed)
@@ -205,7 +207,7 @@ def test_killed_at_any_step_beside_folders_of_theirs_each_component_is_whole(ver
     versions.vendored = versions.scratch / "beside"
     write(versions.vendored, {"models/theirs/net.py": b"theirs = 1\n"})
     seen = set()
-    for step in killed_at_every_step(versions, lambda: None):
+    for step in ended_at_every_step(versions, lambda: None):
         seen |= {frozenset(states(versions.tree))}
         assert states(versions.tree) <= {"old", "new"}, f"killed at step {step}"
         assert (versions.tree / "models/theirs/net.py").read_bytes() == b"theirs = 1\n"
@@ -216,7 +218,7 @@ def test_killed_at_any_step_beside_folders_of_theirs_each_component_is_whole(ver
 @forks
 def test_killed_at_any_step_of_a_first_run_the_tree_is_whole_or_absent(versions: Versions) -> None:
     versions.vendored = versions.scratch / "nothing"
-    for step in killed_at_every_step(versions, lambda: None):
+    for step in ended_at_every_step(versions, lambda: None):
         assert states(versions.tree) in ({"absent"}, {"new"}), f"killed at step {step}"
         ends_well(versions, "new")
 
@@ -224,7 +226,7 @@ def test_killed_at_any_step_of_a_first_run_the_tree_is_whole_or_absent(versions:
 @forks
 def test_killed_between_two_renames_the_next_run_puts_the_component_back(versions: Versions) -> None:
     seen = set()
-    for step in killed_at_every_step(versions, without_exchange):
+    for step in ended_at_every_step(versions, without_exchange):
         seen |= states(versions.tree)
         assert states(versions.tree) <= {"old", "new", "absent"}, f"killed at step {step}"
         # Even one that has nothing to build from.
@@ -241,21 +243,44 @@ def test_killed_between_two_renames_the_next_run_puts_the_component_back(version
 def test_interrupted_at_any_step_no_component_is_torn_or_gone(
     versions: Versions, prepare: Callable[[], object]
 ) -> None:
-    for step in count(1):
-        versions.reset()
-
-        def stop(step: int = step) -> None:
-            prepare()
-            at_step(step, versions.tree, lambda: os.kill(os.getpid(), signal.SIGINT))
-
-        code = in_child(versions, versions.arguments(versions.new, "vendor"), stop)
-        if code == 0:
-            break
-        assert code == 130, versions.said()
-        assert "Traceback" not in versions.said()
+    for step in ended_at_every_step(versions, prepare, sent=signal.SIGINT):
         assert states(versions.tree) in ({"old"}, {"new"}), f"interrupted at step {step}"
-    assert step > 10
     ends_well(versions, "new")
+
+
+@forks
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl-c"])
+def test_a_clean_ended_at_any_step_leaves_the_whole_tree_or_none(versions: Versions, sent: signal.Signals) -> None:
+    for step in ended_at_every_step(versions, lambda: None, ["clean"], sent):
+        assert states(versions.tree) in ({"old"}, {"absent"}), f"ended at step {step}"
+        if step % 2:
+            ends_well(versions, "new")
+        else:
+            assert in_child(versions, versions.arguments(versions.new, "clean")) == 0, versions.said()
+            assert not versions.tree.exists()
+
+
+@forks
+@pytest.mark.parametrize("prepare", [lambda: None, without_exchange], ids=["exchange", "two renames"])
+def test_a_clean_killed_beside_files_of_theirs_leaves_them_with_all_of_ours_or_none(
+    versions: Versions, prepare: Callable[[], object]
+) -> None:
+    shutil.copytree(versions.vendored, versions.scratch / "beside")
+    versions.vendored = versions.scratch / "beside"
+    write(versions.vendored, {"models/alpha/deep/theirs.txt": b"theirs\n", "models/notes.txt": b"theirs\n"})
+    theirs, ours = {"deep/theirs.txt"}, {path.split("/")[-1] for path in FILES if "/alpha/" in path}
+    seen = set()
+    for step in ended_at_every_step(versions, prepare, ["clean", "--force"]):
+        assert state(versions.tree, "beta") in ("old", "absent"), f"killed at step {step}"
+        alpha = versions.tree / "models/alpha"
+        found = {path.relative_to(alpha).as_posix() for path in alpha.rglob("*") if path.is_file()}
+        assert found in (theirs, theirs | ours, *([set()] if prepare is without_exchange else [])), step
+        seen.add(frozenset(found))
+        assert in_child(versions, versions.arguments(versions.new, "clean", "--force")) == 0, versions.said()
+        left = [path.relative_to(versions.tree).as_posix() for path in versions.tree.rglob("*") if path.is_file()]
+        assert sorted(left) == ["models/alpha/deep/theirs.txt", "models/notes.txt"]
+        assert not remains(versions.tree)
+    assert frozenset(theirs) in seen
 
 
 @forks
@@ -366,6 +391,42 @@ def test_a_disk_that_takes_no_more_leaves_the_old_tree(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in (tmp_path / "tree").rglob("*") if path.is_file()} == before
     project.run("vendor", "--dest", tmp_path / "tree")
     project.run("verify", "--dest", tmp_path / "tree")
+
+
+def test_a_disk_that_gives_other_bytes_than_were_written_leaves_the_old_tree(
+    versions: Versions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = os.fsync
+
+    def losing(handle: int) -> None:
+        real(handle)
+        for path in versions.tree.rglob(".*.dsu-staging-*/**/core.py"):
+            path.write_bytes(path.read_bytes().replace(b"3", b"7"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", losing)
+        assert main(versions.arguments(versions.new, "vendor")) == 4
+    assert "models/alpha/core.py does not read back as it was written" in capsys.readouterr().err
+    assert states(versions.tree) == {"old"}
+    assert not remains(versions.tree)
+    assert main(versions.arguments(versions.new, "vendor")) == 0
+
+
+@pytest.mark.parametrize("name", [".alpha.dsu-staging-1234", ".alpha.dsu-retired", ".models.dsu-staging-1234"])
+@pytest.mark.parametrize("kind", ["link", "broken link", "file"])
+def test_a_leftover_that_is_no_folder_is_removed_and_not_followed(versions: Versions, name: str, kind: str) -> None:
+    behind = versions.scratch / "behind"
+    write(behind, {"core.py": b"theirs\n"})
+    place = versions.tree / ("models" if "alpha" in name else "") / name
+    if kind == "file":
+        place.write_bytes(b"")
+    else:
+        place.symlink_to(behind if kind == "link" else "nowhere")
+    shutil.rmtree(versions.tree / "models/alpha")
+    assert main(versions.arguments(versions.new, "vendor")) == 0
+    assert states(versions.tree) == {"new"}
+    assert not remains(versions.tree)
+    assert [path.name for path in behind.iterdir()] == ["core.py"]
 
 
 @forks

@@ -2,10 +2,15 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +18,7 @@ from tests.tools.conftest import EDITED, Project, snapshot, write
 from tools.errors import UsageError
 from tools.transaction import project_lock, recover, write_together
 
+posix = pytest.mark.skipif(os.name == "nt", reason="has no such signals and pipes")
 # Kills itself right before the call number KILL_AT of those that change the disk.
 KILLED = """
 import os, pathlib, shutil, signal, sys
@@ -98,6 +104,78 @@ def interrupted(root: Path, files: dict[Path, bytes | None], monkeypatch: pytest
     with monkeypatch.context() as patch, project_lock(root):
         patch.setattr("tools.transaction._finish", lambda _: [])
         write_together(root, files)
+
+
+@posix
+def test_interrupted_at_any_step_all_is_old_or_new_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = []
+    for at in count():
+        root = tmp_path / str(at)
+        files: dict[Path, bytes | None] = {root / name: b"new" for name in ("one", "other")}
+        steps = count()
+
+        def interrupting(real: Callable[..., Any], steps: Iterator[int] = steps, at: int = at) -> Callable[..., Any]:
+            def call(*arguments: Any, **options: Any) -> Any:
+                if next(steps) == at:
+                    os.kill(os.getpid(), signal.SIGINT)
+                return real(*arguments, **options)
+
+            return call
+
+        write(root, {"one": b"old", "other": b"old"})
+        with project_lock(root), monkeypatch.context() as patch:
+            patch.setattr("os.fsync", interrupting(os.fsync))
+            patch.setattr("shutil.rmtree", interrupting(shutil.rmtree))
+            for name in ("rename", "replace", "unlink", "mkdir"):
+                patch.setattr(Path, name, interrupting(getattr(Path, name)))
+            try:
+                write_together(root, files)
+            except KeyboardInterrupt:
+                pass
+            else:
+                break
+        outcomes.append((root / "one").read_bytes())
+        assert (root / "other").read_bytes() == outcomes[-1]
+        assert sorted(path.name for path in root.iterdir()) == ["one", "other"], "something is left"
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert set(outcomes) == {b"old", b"new"}
+    assert outcomes.count(b"new") > 3, "the moments behind the journal's rename were not met"
+
+
+@posix
+def test_interrupted_while_it_finishes_for_a_killed_run_all_is_new_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(tmp_path, {tmp_path / name: b"new" for name in ("one", "other")}, monkeypatch)
+    real = Path.replace
+
+    def interrupting(*arguments: Any) -> Path:
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments)
+
+    monkeypatch.setattr(Path, "replace", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        recover(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("o*")} == {"one": b"new", "other": b"new"}
+    assert not (tmp_path / "build/journal").exists()
+
+
+@posix
+def test_an_error_behind_an_interruption_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", failing)
+    with project_lock(tmp_path), pytest.raises(OSError, match="No space"):
+        write_together(tmp_path, {tmp_path / "file": b"new"})
+
+
+def test_beside_the_main_thread_nothing_is_held_back(tmp_path: Path) -> None:
+    # Only the main thread may say how a signal is answered.
+    with project_lock(tmp_path), ThreadPoolExecutor(1) as pool:
+        pool.submit(write_together, tmp_path, {tmp_path / "file": b"new"}).result()
+    assert (tmp_path / "file").read_bytes() == b"new"
 
 
 def test_a_file_edited_after_the_kill_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,6 +268,27 @@ def test_a_staged_file_with_other_bytes_is_not_moved_in(tmp_path: Path, monkeypa
     with pytest.raises(UsageError, match="changed since"):
         recover(tmp_path)
     assert not (tmp_path / "file").exists()
+
+
+def test_patches_behind_a_link_are_refused_before_the_journal_stands(vendored: Project, tmp_path: Path) -> None:
+    (vendored.root / "patches").rename(tmp_path / "elsewhere")
+    (vendored.root / "patches").symlink_to(tmp_path / "elsewhere")
+    write(vendored.tree, {path: data + b"# more\n" for path, data in EDITED.items()})
+    before = snapshot(tmp_path)
+    for _ in range(2):
+        done = vendored.run("refresh", code=2)
+        assert "nothing was written" in done.stderr
+        assert "path 'patches/core.patch' leads out of the project" in done.stderr
+        assert snapshot(tmp_path) == before
+    vendored.run("status")
+
+
+@posix
+def test_a_plan_that_never_ends_is_refused(vendored: Project) -> None:
+    journal = vendored.root / "build/journal"
+    journal.mkdir(parents=True)
+    os.mkfifo(journal / "plan.json")
+    assert "plan.json is no regular file" in vendored.run("status", code=2, timeout=20).stderr
 
 
 def test_the_verb_lock_finishes_what_was_begun_first(vendored: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.tools.conftest import EDITED, FILES, Project, make_project
+from tests.tools.conftest import EDITED, FILES, Project, git, make_project
 from tests.tools.servers import serving
 from tools.__main__ import main
 
 EXPECTED = {**FILES, **EDITED}
-CORE = "models/alpha/core.py"
+CORE, NET = "models/alpha/core.py", "models/beta/net.py"
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int, bytes]]:
@@ -324,8 +324,36 @@ def test_clean_stops_at_edits_and_at_files_that_are_not_ours(vendored: Project) 
     (vendored.tree / "models/alpha/notes.txt").write_bytes(b"theirs\n")
     assert "models/alpha/notes.txt" in vendored.run("clean", code=1).stderr
     assert (vendored.tree / CORE).exists()
+    # Not even where `vendor` could not leave it.
+    (vendored.tree / NET).unlink()
+    (vendored.tree / NET).mkdir()
+    (vendored.tree / NET / "theirs.txt").write_bytes(b"theirs\n")
     vendored.run("clean", "--force")
-    assert [path for path in vendored.tree.rglob("*") if path.is_file()] == [vendored.tree / "models/alpha/notes.txt"]
+    left = {path.relative_to(vendored.tree).as_posix() for path in vendored.tree.rglob("*") if path.is_file()}
+    assert left == {"models/alpha/notes.txt", f"{NET}/theirs.txt"}
+
+
+def test_clean_takes_nothing_for_ours_that_no_manifest_lists(vendored: Project, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    git("clone", "-q", vendored.upstream, clone, cwd=tmp_path)
+    stderr = vendored.run("clean", "--dest", clone, code=1).stderr
+    assert "nothing was removed" in stderr
+    assert all(f"not made by us: {path}" in stderr for path in FILES)
+    assert "0 files removed" in vendored.run("clean", "--dest", clone, "--force").stdout
+    assert files_in(clone) == FILES
+    # `vendor` takes them over, as before, and then they are ours to remove.
+    vendored.run("vendor", "--dest", clone)
+    vendored.run("clean", "--dest", clone)
+    assert not (clone / "models").exists()
+
+
+def test_clean_with_a_manifest_that_is_gone_says_so(vendored: Project) -> None:
+    (vendored.tree / "PROVENANCE.json").unlink()
+    assert f"not made by us: {CORE}" in vendored.run("clean", code=1).stderr
+    assert files_in(vendored.tree) == EXPECTED
+    vendored.run("vendor")
+    vendored.run("clean")
+    assert not vendored.tree.exists()
 
 
 # manifests that are not ours

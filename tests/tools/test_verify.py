@@ -2,7 +2,10 @@
 
 import json
 import os
+import py_compile
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,51 @@ def test_everything_that_is_off_is_named_at_once(vendored: Project, tmp_path: Pa
     (alpha / "__pycache__/core.py").unlink()
     vendored.run("vendor")
     vendored.run("verify")
+
+
+def imported(tree: Path, *options: str) -> str:
+    """What a program prints that imports the component beta."""
+    command = [sys.executable, *options, "-c", "from models.beta import net; print(net.area(0))"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_cache_that_python_runs_without_a_look_at_the_source_is_extra(vendored: Project, tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text("def area(r): return 'other code'\n")
+    cache = vendored.tree / "models/beta/__pycache__" / f"net.{sys.implementation.cache_tag}.pyc"
+    mode = py_compile.PycInvalidationMode
+    py_compile.compile(str(tmp_path / "other.py"), str(cache), invalidation_mode=mode.UNCHECKED_HASH, doraise=True)
+    assert "other code" in imported(vendored.tree)
+    path = cache.relative_to(vendored.tree).as_posix()
+    assert findings(vendored) == {"extra": {path}}
+    (vendored.tree / NET).unlink()
+    assert f"not made by us: {path}" in vendored.run("vendor", code=1).stderr
+    # With a look at the source it is of no effect.
+    (vendored.tree / NET).write_bytes(EDITED[NET])
+    for checked in (mode.CHECKED_HASH, mode.TIMESTAMP):
+        py_compile.compile(str(tmp_path / "other.py"), str(cache), invalidation_mode=checked, doraise=True)
+        vendored.run("verify")
+        assert imported(vendored.tree) == "0.0\n"
+
+
+def test_using_the_models_leaves_the_tree_as_locked(vendored: Project) -> None:
+    for options in ([], ["-O"]):
+        assert imported(vendored.tree, *options) == "0.0\n"
+    assert list(vendored.tree.rglob("net.*.pyc"))
+    os.utime(vendored.tree / NET, (1, 1))
+    vendored.run("verify")
+    assert "nothing to do" in vendored.run("vendor").stdout
+    (vendored.tree / NET).unlink()
+    vendored.run("vendor")
+    vendored.run("verify")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_that_is_called_as_a_cache_is_extra(vendored: Project) -> None:
+    (vendored.tree / "models/beta/__pycache__").mkdir()
+    os.mkfifo(vendored.tree / "models/beta/__pycache__/net.cpython-311.pyc")
+    stderr = vendored.run("verify", code=1, timeout=20).stderr
+    assert "extra: models/beta/__pycache__/net.cpython-311.pyc" in stderr
 
 
 @pytest.mark.parametrize("path", FILES)

@@ -15,6 +15,20 @@ PATH_FIELDS = {
     "member's path": (r'path = ("models/beta/net.py")\nmember', "path"),
     "member": (r'member = ("two/net.py")', "member"),
 }
+# Names in a tree that are the tools' own.
+OURS = (
+    "PROVENANCE.json",
+    "provenance.JSON/net.py",
+    ".PROVENANCE.json.next",
+    ".PROVENANCE.json.next/net.py",
+    ".PROVENANCE.json.x.tmp",
+    "..PROVENANCE.json.next.x.tmp/net.py",
+    ".dsu-vendor.lock",
+    "models/.dsu-vendor.lock/net.py",
+    "models/.alpha.dsu-staging-x",
+    "models/.ALPHA.DSU-STAGING-x/net.py",
+    ".models.dsu-retired/net.py",
+)
 ADDRESS_FIELDS = {
     "pin": r'url = ("https://example.org/up.git")',
     "baseline": r'url = ("https://example.org/app.git")',
@@ -82,6 +96,10 @@ def cases() -> Iterator[Case]:
         for path, why in PATHS.items():
             said = re.escape(f"{key} {path!r} {why}")
             yield _edited("lock", f"{field} {path!r}", pattern, path, lambda line, said=said: rf"{line}: {said}")
+    for field in ("component", "pinned file"):
+        for path in OURS:
+            says = _said(re.escape(f"path {path!r} is a name that these tools keep for themselves"))
+            yield _edited("lock", f"{field} {path!r}", PATH_FIELDS[field][0], path, says)
     for field, pattern in ADDRESS_FIELDS.items():
         for address, why in ADDRESSES.items():
             yield _edited("address", f"{field} {address!r}", pattern, address, _said(f"url .* {re.escape(why)}"))
