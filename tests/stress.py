@@ -33,7 +33,7 @@ def main() -> int:
         "kills",
         command=_COMMAND,
         about="SIGKILL to the process group of a verb, at moments spread evenly over its length, on small projects; "
-        "then what is there is compared by its bytes, and the verb is run again. \"Left old\" and \"new\" are what "
+        'then what is there is compared by its bytes, and the verb is run again. "Left old" and "new" are what '
         "stood right behind the signal: all of it as before the run, or all of it as a run left alone makes it.",
         rows=[
             ("seed", str(options.seed)),
@@ -48,7 +48,7 @@ def main() -> int:
         "faults",
         command=_COMMAND,
         about="SIGINT to the process group of a verb, at moments spread evenly over its length; and eight runs at once "
-        "on one tree or one store. \"Before our first line\" is while Python itself still starts, and answers in its "
+        'on one tree or one store. "Before our first line" is while Python itself still starts, and answers in its '
         "own way; nothing is begun then.",
         rows=[
             ("seed", str(options.seed + 1)),
