@@ -15,6 +15,9 @@ MAKEFLAGS += --no-print-directory
 # The verbs are found in this folder.
 export PYTHONSAFEPATH :=
 
+# Those hold what a user likes: make would expand them for the environment of every command.
+unexport DEST COMPONENTS UPSTREAM ADD DROP CONTEXT FILE EXPORT TREE BASELINE ADOPT DESCRIPTION URL TO
+
 # What was given for a variable reaches its verb as it is: one word, of which neither make nor the shell expands anything.
 quoted = '$(subst ','\'',$(value $1))'
 option = $(if $(value $2),--$1 $(call quoted,$2))

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-# The one open issue with this title that a bot opened is ours: there is never a second. Anybody may open another.
+# The one open issue with this title that a workflow opened is ours: there is never a second. Anybody may open another.
 TITLE = "Patches no longer apply to upstream"
 MEANINGS = {
     "conflict": "conflicts with what upstream changed",
@@ -63,7 +63,7 @@ def gh(*arguments: str, stdin: str = "") -> str:
 def settle(text: str | None) -> str:
     """Make the issue say `text`, or be closed for None; what was done, in a few words. Raises CalledProcessError."""
     listed = json.loads(gh("issue", "list", "--state", "open", "--limit", "1000", "--json", "number,title,body,author"))
-    found = (issue for issue in listed if issue["title"] == TITLE and issue["author"]["is_bot"])
+    found = (issue for issue in listed if issue["title"] == TITLE and issue["author"]["login"] == "app/github-actions")
     ours = sorted(found, key=lambda issue: issue["number"])
     if not ours:
         if text is None:

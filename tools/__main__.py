@@ -116,7 +116,7 @@ def _run(arguments: list[str], as_json: bool) -> int:
             as_json,
         )
     except UnicodeEncodeError as error:
-        what = f"{error.object!r} cannot be a file's name, or be shown, in this locale's encoding, {error.encoding}"
+        what = f"{error.object[:200]!r} cannot be a file's name in this locale's encoding, {error.encoding}"
         return _fail(ToolError(what, next_steps=["choose a UTF-8 locale: LC_ALL=C.UTF-8"]), named, as_json)
     except BrokenPipeError:
         raise

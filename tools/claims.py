@@ -93,8 +93,7 @@ def _patch_claims(root: Path, lock: Lock, sides: Sides) -> Iterator[Claim]:
 
 # A whole id counts wherever it stands, a shortened one between backticks.
 _ID = re.compile(r"(?<=`)[0-9a-f]{7,64}(?=`)|(?<![0-9A-Za-z])(?:[0-9A-Fa-f]{64}|[0-9A-Fa-f]{40})(?![0-9A-Za-z])")
-# A heading of a part of the account, and the files it is about.
-_HEADING = re.compile(r"##+ .*")
+# What a heading of the account says it is about.
 _MODULE = re.compile(r"[\w./-]+\.py\b")
 _PATH = re.compile(r"(?:`|\]\()((?:bench|patches|requirements|tests|tools)/[^`)\s#]+)[`)#]")
 
@@ -127,7 +126,7 @@ def _document_claims(root: Path, lock: Lock, verbs: Sequence[tuple[str, str]]) -
             for mentioned in _PATH.findall(line):
                 actual = mentioned if (root / mentioned).exists() else "no such file"
                 yield Claim(f"{name}:{number}", mentioned, actual, f"mend the prose of {name}")
-            for told in _MODULE.findall(line) if name == docs.ACCOUNT and _HEADING.fullmatch(line) else ():
+            for told in _MODULE.findall(line) if name == docs.ACCOUNT and line.startswith("##") else ():
                 is_pinned = any(is_called(file.path, told) for file in lock.files)
                 yield Claim(
                     f"{name}:{number}", told, told if is_pinned else "no pinned file", f"mend the prose of {name}"

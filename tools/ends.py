@@ -48,7 +48,6 @@ def find(where: Place, name: str, branch: str, history: History, progress: Progr
     branch: the one to look for a shortened id in, and to keep unless `name` is another. Raises NoSource, UsageError for
     a name that is not there or could never be one.
     """
-    name = re.sub("^refs/(heads|tags)/", "", name)
     if not _NAME.fullmatch(name) or ".." in name:
         raise UsageError(
             f"{name!r} is no name of a branch, tag or commit",
@@ -66,7 +65,7 @@ def find(where: Place, name: str, branch: str, history: History, progress: Progr
             kind, commit = tip
             progress.line(f"git {where.asked}: fetching {kind} {name}, at {commit[:12]}")
             history.fetch(where.asked, commit, everything=where.everything)
-            return (name if kind == "branch" else branch), commit
+            return (name.removeprefix("refs/heads/") if kind == "branch" else branch), commit
         elif re.fullmatch("[0-9a-f]{7,39}", id_) and (tip := remote_tip(where.asked, branch)):
             progress.line(f"git {where.asked}: looking for {name} in {branch}")
             history.fetch(where.asked, tip[1], everything=where.everything, past=True)

@@ -152,12 +152,14 @@ def _oddity(entry: Any) -> str | None:
 def remote_tip(url: str, name: str) -> tuple[str, str] | None:
     """What the branch or tag `name` of `url` is at, by one `ls-remote`: ("branch" or "tag", commit id); None for none.
 
-    Raises RemoteError, UsageError for a `url` that git is not given.
+    name: perhaps with `refs/heads/` or `refs/tags/` before it, and then a branch or a tag alone. Raises RemoteError,
+    UsageError for a `url` that git is not given.
     """
     insist_on_repository(url)
-    name = name.removeprefix("refs/heads/")
+    short = re.sub("^refs/(heads|tags)/", "", name)
     # In order of preference; of an annotated tag the commit, not the tag object.
-    refs = (("branch", f"refs/heads/{name}"), ("tag", f"refs/tags/{name}^{{}}"), ("tag", f"refs/tags/{name}"))
+    refs = [("branch", f"refs/heads/{short}"), ("tag", f"refs/tags/{short}^{{}}"), ("tag", f"refs/tags/{short}")]
+    refs = [(kind, ref) for kind, ref in refs if ref.startswith(name) or name == short]
     with TemporaryFolder() as folder:
         said = _ask(_runner(folder), _FETCH_SECONDS, "ls-remote", "--", url, *(ref for _, ref in refs))
     lines = [line.partition("\t") for line in said.decode(errors="replace").splitlines()]

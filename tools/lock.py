@@ -29,7 +29,7 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *
 _MOST_DOTS = 500
 _DOTTED = re.compile(rf"^(?:[^.\n]*\.){{{_MOST_DOTS + 1}}}", re.MULTILINE)
 # What stands in a tree beside the components: the manifest, the file that a run holds it by, what is being swapped.
-_OURS = re.compile(r"provenance\.json(/.*)?|\.+provenance\.json.*|.*\.dsu-.*", re.IGNORECASE)
+_OURS = re.compile(r"provenance\.json(/.*)?|\.+provenance\.json.*|(.*/)?\.([^/]*\.)?dsu-.*", re.IGNORECASE)
 _HOLE = re.compile(r"\{(?:commit|path)\}")
 
 

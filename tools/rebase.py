@@ -23,6 +23,7 @@ from tools.patchset import blemishes, parse
 from tools.progress import Progress
 from tools.refresh import bare, rendered
 from tools.relock import Move, moved
+from tools.sources import on_this_machine
 from tools.store import Store
 from tools.transaction import REMOVABLE, write_together
 
@@ -120,7 +121,8 @@ def begin(
     where = place(url or lock.pin.url, upstream, offline=offline)
     with History() as history:
         branch, commit = find(where, name, lock.pin.branch, history, progress)
-        before = place(lock.pin.url, None) if url else where
+        asked = url and (not offline or on_this_machine(lock.pin.url))
+        before = place(lock.pin.url, None) if asked else where
         old = old_files(before, lock.pin.commit, pinned, history, progress)
         new = history.files(commit)
         progress.line(f"merging {len(lock.patches)} patches")

@@ -23,7 +23,7 @@ from tools.store import write_atomically
 from tools.transaction import BUILD, STRAY, discard
 
 _STATE = "state.json"
-_SCHEMA = 1
+_SCHEMA = 2
 
 
 def under_way(root: Path) -> bool:

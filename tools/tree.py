@@ -56,6 +56,8 @@ def _is_checked(cache: Path) -> bool:
     except FileNotFoundError:
         # Another run has removed it since.
         return True
+    except PermissionError:
+        return False
 
 
 def _unless_absent(error: OSError) -> None:

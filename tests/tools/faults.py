@@ -74,9 +74,11 @@ class Case:
         self.end = everything(project)
 
     def copy(self, to: Path) -> Project:
-        while to.exists():
-            # Not whole at once where a git of the last run still writes.
-            shutil.rmtree(to, ignore_errors=True)
+        # Not whole at once where a git of the last run still writes, and this system has not told of it.
+        shutil.rmtree(to, ignore_errors=True)
+        if to.exists():
+            time.sleep(1)
+            shutil.rmtree(to)
         shutil.copytree(self.began.root, to / "project", symlinks=True)
         if self.began.store.exists():
             shutil.copytree(self.began.store, to / "store")

@@ -346,7 +346,7 @@ def test_a_target_is_one_call_of_a_verb(arguments: list[str], expected: str, cop
     ]
 
 
-ODD = """it's $5, "two" words; `touch x` $(touch x) ${HOME} $$ \\ *"""
+ODD = """it's $5, "two" words; `touch x` $(touch x) ${HOME} $$ \\ * $(shell touch x) $("""
 
 
 def test_what_a_variable_holds_reaches_the_verb_as_it_is(copy: Path) -> None:

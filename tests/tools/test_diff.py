@@ -1,7 +1,6 @@
 """`diff`: upstream against the tree, edits included, for people, for pipes and for other tools."""
 
 import os
-import pty
 import shutil
 import subprocess
 import sys
@@ -145,6 +144,7 @@ def test_an_edit_without_a_patch_is_exported_under_its_path(vendored: Project, t
 
 def on_a_terminal(project: Project, *words: str, **variables: str) -> bytes:
     """What a run shows on a terminal."""
+    pty = pytest.importorskip("pty", reason="this system has no such terminals")
     master, slave = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")}
     with subprocess.Popen(

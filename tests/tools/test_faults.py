@@ -52,6 +52,7 @@ def refused(done: "subprocess.CompletedProcess[str]", reason: str, place: Path) 
     assert "next: " in done.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="this system has no limit on the address space of a process")
 def test_a_file_larger_than_memory_beside_or_in_place_of_ours(vendored: Project) -> None:
     large = 400 * 1024 * 1024
     theirs, limit = vendored.tree / "models/beta/checkpoint.bin", "ulimit -v 400000"
@@ -473,12 +474,16 @@ MESSAGE = packet(b"\2" + b"#" * 60000 + b"\n")
 
 def endless_refs(client: socket.socket) -> None:
     client.sendall(BRANCH)
+    many = refs(range(100))
     while True:
-        client.sendall(refs(range(100)))
+        client.sendall(many)
 
 
 def many_refs_of_one_name(client: socket.socket) -> None:
-    client.sendall(BRANCH + refs(range(5000), b"/refs/heads/main") + b"0000")
+    client.sendall(BRANCH)
+    for first in range(0, 5000, 100):
+        client.sendall(refs(range(first, first + 100), b"/refs/heads/main"))
+    client.sendall(b"0000")
 
 
 def endless_messages(client: socket.socket) -> None:
@@ -520,5 +525,6 @@ def test_a_remote_that_never_stops_costs_bounded_memory(
         threading.Thread(target=serve, daemon=True).start()
         url = f"--upstream=git://127.0.0.1:{listener.getsockname()[1]}/x"
         done, mib = with_a_peak(unfetched, "outdated", url, code=5)
-    assert says in done.stderr.lower()
+    # On a slow machine the time is up first.
+    assert says in done.stderr.lower() or "no answer within" in done.stderr
     assert mib < most, f"{mib:.0f} MiB"

@@ -521,6 +521,30 @@ def test_offline_asks_no_network(project: Project) -> None:
     project.run("verify")
 
 
+def test_offline_a_lost_pin_is_not_looked_for_over_a_network(project: Project, tmp_path: Path) -> None:
+    project.run("vendor")
+    copy = tmp_path / "copy"
+    git("clone", "-q", project.upstream, copy, cwd=tmp_path)
+    project.advance({EXTRA: b"x = 1\n"})
+    git("pull", "-q", cwd=copy)
+    text = project.lock.read_text(encoding="utf-8")
+    project.lock.write_text(text.replace(project.upstream.as_uri(), "https://127.0.0.1:9/x.git"), encoding="utf-8")
+    done = project.run("rebase", "main", "--url", copy.as_uri(), "--offline")
+    assert "127.0.0.1" not in done.stderr
+
+
+def test_a_tag_and_a_branch_of_one_name_are_told_apart(project: Project) -> None:
+    first = project.advance({EXTRA: b"x = 1\n"})
+    git("tag", "v2", cwd=project.upstream)
+    git("checkout", "-q", "-b", "v2", cwd=project.upstream)
+    second = project.advance({EXTRA: b"x = 2\n"})
+    git("checkout", "-q", "main", cwd=project.upstream)
+    project.run("rebase", "refs/tags/v2")
+    assert (load(project.root).pin.commit, load(project.root).pin.branch) == (first, "main")
+    project.run("rebase", "refs/heads/v2")
+    assert (load(project.root).pin.commit, load(project.root).pin.branch) == (second, "v2")
+
+
 def test_what_a_copy_gave_is_recorded_as_from_there(project: Project, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     project.advance({EXTRA: b"x = 1\n", NET: CONFLICTS})

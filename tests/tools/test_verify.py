@@ -72,10 +72,13 @@ def test_everything_that_is_off_is_named_at_once(vendored: Project, tmp_path: Pa
     vendored.run("verify")
 
 
+NO_CACHE = ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
+
+
 def imported(tree: Path, *options: str) -> str:
     """What a program prints that imports the component beta."""
     command = [sys.executable, *options, "-c", "from models.beta import net; print(net.area(0))"]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment = {name: value for name, value in os.environ.items() if name not in NO_CACHE}
     return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=True).stdout
 
 

@@ -75,7 +75,8 @@ def outdated(context: Context, upstream: str | None, offline: bool) -> int:
     if found.diverged:
         lines.append(f"the pin is no part of {lock.pin.branch}, which was rewritten, or the pin is of another branch")
     if found.steps is None:
-        lines += ["", "the commits between are unknown: what was asked has too little of the history"]
+        why = "what was asked has too little of the history" if found.diverged is None else "the pin is not there"
+        lines += ["", f"the commits between are unknown: {why}"]
     else:
         lines += ["", f"{len(found.steps)} commits between, * where a pinned file changes:"]
         lines += [

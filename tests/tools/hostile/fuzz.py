@@ -9,7 +9,6 @@ import argparse
 import io
 import json
 import re
-import resource
 import shutil
 import sys
 import tempfile
@@ -351,6 +350,9 @@ def run(arguments: list[str] | None = None) -> int:
     parser.add_argument("seconds", type=float)
     parser.add_argument("--seed", type=int, default=0)
     given_words = parser.parse_args(arguments)
+    # Not on Windows, where only the readers are tried.
+    import resource
+
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.RLIM_INFINITY))
     # One failure, and there are no figures.
     tally = fuzz(given_words.seconds, given_words.seed)
