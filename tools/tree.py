@@ -155,13 +155,22 @@ def recover(tree: Path, folder: str) -> list[str]:
             done.append(f"{final.relative_to(tree).as_posix()}: put back, a killed run had moved it aside")
     for path in leftovers(tree, folder):
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            _remove(path)
         else:
             path.unlink()
         done.append(f"{path.relative_to(tree).as_posix()}: removed, a killed run had left it")
     for path in tree.glob(".*PROVENANCE.json.*.tmp"):
         path.unlink(missing_ok=True)
     return done
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        # It names what is in the folder by that name alone.
+        error.filename = str(folder)
+        raise
 
 
 def swap_in(tree: Path, folder: str, files: Mapping[str, bytes], carried: Iterable[str]) -> None:

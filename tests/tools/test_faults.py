@@ -244,6 +244,16 @@ def test_rights_that_go_half_way_leave_the_old_tree_or_the_new_one(edited: Proje
     assert not list(edited.tree.rglob(".*"))
 
 
+def test_what_a_killed_run_left_and_cannot_be_removed_is_named(edited: Project, bound: Sequence[str]) -> None:
+    left = edited.tree / "models/.alpha.dsu-staging-x"
+    write(left, {"inner/file": b"x\n"})
+    left.chmod(0o555)
+    refused(run(edited, "vendor", before=bound), "Permission denied", left)
+    left.chmod(0o755)
+    edited.run("vendor")
+    assert not left.exists()
+
+
 # the store
 
 
