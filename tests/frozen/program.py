@@ -40,50 +40,38 @@ if getattr(sys, "frozen", False):
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
+SMALL: dict[str, Any] = {
+    "dim": 16,
+    "depth": 1,
+    "stereo": True,
+    "num_stems": 2,
+    "time_transformer_depth": 1,
+    "freq_transformer_depth": 1,
+    "heads": 2,
+    "dim_head": 16,
+    "flash_attn": True,
+    "mask_estimator_depth": 1,
+    "mlp_expansion_factor": 1,
+}
+
 
 def bsroformer() -> nn.Module:
     from models.bs_roformer import BSRoformer
 
     return BSRoformer(
-        dim=16,
-        depth=1,
-        stereo=True,
-        num_stems=2,
-        time_transformer_depth=1,
-        freq_transformer_depth=1,
+        **SMALL,
         linear_transformer_depth=1,
-        heads=2,
-        dim_head=16,
-        flash_attn=True,
         freqs_per_bands=(32,) * 8 + (1,),
         stft_n_fft=512,
         stft_hop_length=256,
         stft_win_length=512,
-        mask_estimator_depth=1,
-        mlp_expansion_factor=1,
     )
 
 
 def mel_band_roformer() -> nn.Module:
     from models.bs_roformer import MelBandRoformer
 
-    return MelBandRoformer(
-        dim=16,
-        depth=1,
-        stereo=True,
-        num_stems=2,
-        time_transformer_depth=1,
-        freq_transformer_depth=1,
-        heads=2,
-        dim_head=16,
-        flash_attn=True,
-        num_bands=16,
-        stft_n_fft=1024,
-        stft_hop_length=512,
-        stft_win_length=1024,
-        mask_estimator_depth=1,
-        mlp_expansion_factor=1,
-    )
+    return MelBandRoformer(**SMALL, num_bands=16, stft_n_fft=1024, stft_hop_length=512, stft_win_length=1024)
 
 
 def scnet() -> nn.Module:

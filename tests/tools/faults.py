@@ -22,6 +22,8 @@ CORE, NET = "models/alpha/core.py", "models/beta/net.py"
 MERGES = {CORE: b"# Scales.\n" + FILES[CORE], NET: b"# Shapes.\n" + FILES[NET], "models/alpha/extra.py": b"x = 1\n"}
 CONFLICTS = {NET: FILES[NET].replace(b"3.14 * r * r", b"3.1416 * r * r")}
 JOURNAL = "build/journal"
+# Windows, where tests that kill are skipped, has none.
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 State = dict[str, bytes]
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.tools.faults import Case, at_once, many, measured
+from tests.tools.faults import KILL, Case, at_once, many, measured
 
-KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs process groups")
 
 

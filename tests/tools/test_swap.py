@@ -25,6 +25,7 @@ import tools.verify
 from tests.conftest import ROOT
 from tests.tools import servers
 from tests.tools.conftest import FILES, Project, make_project, write
+from tests.tools.faults import KILL
 from tests.tools.servers import wheel_table
 from tools.__main__ import main
 
@@ -151,10 +152,6 @@ def at_step(number: int, tree: Path, act: Callable[[], object]) -> None:
             act()
 
     sys.addaudithook(hook)
-
-
-# Windows, where these tests are skipped, has none.
-KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
 def without_exchange() -> None:
