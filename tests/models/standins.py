@@ -1,14 +1,14 @@
 """Stand-ins for what a test machine lacks: devices and SageAttention. And the reference that all is held to."""
 
 import sys
-from collections.abc import Callable, Collection
-from types import ModuleType
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 
@@ -17,16 +17,6 @@ def reference(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Te
     q, k, v = (t.detach().double() for t in (q, k, v))
     scores = torch.einsum("bhid,bhjd->bhij", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
     return torch.einsum("bhij,bhjd->bhid", scores.softmax(-1), v)
-
-
-def own_error(q: Tensor, k: Tensor, v: Tensor, scale: float) -> float:
-    """What torch's own attention is off by on this input, in the measure of `torch.testing.assert_close`.
-
-    Without the fused attention of torch 2.1 scores are rounded to the dtype: 0.03 in bfloat16, later 0.004.
-    """
-    out = functional.scaled_dot_product_attention(q * (scale * q.shape[-1] ** 0.5), k, v)
-    expected = reference(q, k, v, scale)
-    return float(((out.double() - expected).abs() / (1 + expected.abs())).max())
 
 
 def compiles(function: Callable[[Tensor], Tensor] = lambda x: -x) -> bool:
@@ -45,20 +35,13 @@ def qkv(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> tuple
     return q, k, v
 
 
-class OnCuda(Tensor):
-    """A CPU tensor that says it is on the first CUDA device; what is computed from it says so too."""
-
-    is_cuda = property(lambda _: True)
-    is_cpu = property(lambda _: False)
-    device = property(lambda _: torch.device("cuda", 0))
+def stand_in(device: str) -> type[Tensor]:
+    """A class of CPU tensors that say they are on `device`; what is computed from one says so too."""
+    says = {"is_cpu": False, "is_cuda": "cuda" in device, "device": torch.device(device)}
+    return type("OnDevice", (Tensor,), {name: property(lambda _, value=value: value) for name, value in says.items()})
 
 
-class OnMps(Tensor):
-    """The same for Apple's GPUs."""
-
-    is_mps = property(lambda _: True)
-    is_cpu = property(lambda _: False)
-    device = property(lambda _: torch.device("mps", 0))
+OnCuda, OnMps = stand_in("cuda:0"), stand_in("mps:0")
 
 
 def on(kind: type[Tensor], *tensors: Tensor) -> list[Tensor]:
@@ -67,73 +50,84 @@ def on(kind: type[Tensor], *tensors: Tensor) -> list[Tensor]:
 
 
 class Sage:
-    """A stand-in for the sageattention package: `calls` holds the keywords of each call.
+    """A stand-in for the sageattention package and the GPUs; k and the current device fare as with the real one.
 
-    behave: called instead of computing, with (q, k, v); its result is returned, its exception raised.
+    error: the relative L2 error of its result. behave: called with (q, k, v) in place of computing, where it is set.
+    calls: the keywords of each call. current: the current CUDA device. capturing: whether a CUDA graph is captured.
     """
 
-    def __init__(self, behave: Callable[[Tensor, Tensor, Tensor], Any] | None = None) -> None:
+    def __init__(self, error: float = 0.0) -> None:
+        self.error, self.current, self.capturing = error, 0, False
+        self.behave: Callable[[Tensor, Tensor, Tensor], Any] | None = None
         self.calls: list[dict[str, Any]] = []
-        self.behave = behave
 
-    def sageattn(
-        self, q: Tensor, k: Tensor, v: Tensor, tensor_layout: str = "HND", is_causal: bool = False, **kwargs: Any
-    ) -> Tensor:
-        self.calls.append({"tensor_layout": tensor_layout, "is_causal": is_causal, **kwargs})
+    def sageattn(self, q: Tensor, k: Tensor, v: Tensor, **kwargs: Any) -> Tensor:
+        self.calls.append({**kwargs, "current": self.current})
+        self.current = q.device.index
         if self.behave:
             return self.behave(q, k, v)
-        out = reference(q, k, v, kwargs.get("sm_scale")).to(q.dtype)
-        k -= k.mean(dim=-2, keepdim=True)  # as the real one of version 1 does
-        return out.detach()
+        out = reference(q, k, v)
+        k -= k.mean(dim=-2, keepdim=True)
+        noise = torch.randn(out.shape, dtype=out.dtype)
+        return (out + noise * (self.error * out.norm() / noise.norm())).to(q.dtype)
 
-    def install(self, monkeypatch: pytest.MonkeyPatch, version: int | None = None) -> None:
-        """Be what `import sageattention` finds; version: 1 or 2 by the parts that tell them apart, None for neither."""
-        module = ModuleType("sageattention")
-        module.sageattn = self.sageattn
-        if version == 1:
-            module.attn_qk_int8_per_block = ModuleType("attn_qk_int8_per_block")
-        if version == 2:
-            module.sageattn_qk_int8_pv_fp16_triton = self.sageattn
-        monkeypatch.setitem(sys.modules, "sageattention", module)
-        monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
-        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    @contextmanager
+    def device(self, device: torch.device) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as inside:
+            inside.setattr(self, "current", device.index)
+            yield
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Be what `import sageattention` and torch.cuda find."""
+        monkeypatch.setitem(sys.modules, "sageattention", SimpleNamespace(sageattn=self.sageattn))
+        monkeypatch.setattr(torch.cuda, "device", self.device)
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: self.capturing)
 
 
 class Fft(TorchFunctionMode):
-    """Inside, `kind` is a device apart from the CPU: copies go to it and from it, and no FFT takes tensors of both.
+    """Inside, tensors of `kind` are on `device`: copies go there and back, and no FFT takes tensors of it and the CPU.
 
-    refuses: the functions that raise `error` there. calls: which were called, each with "device" or "cpu".
+    refuses: the functions that raise `error` there. calls: each FFT and the device type that it was called on.
+    dtypes: of all tensors that were there.
     """
 
-    NAMES = ("stft", "istft", "rfft", "irfft")
+    NAMES = ("stft", "rfft", "irfft", "istft")
 
-    def __init__(self, kind: type[Tensor], refuses: Collection[str] = NAMES, error: Exception | None = None) -> None:
+    def __init__(self, device: str, refuses: Collection[str] = (), error: Exception | None = None) -> None:
         super().__init__()
-        self.kind = kind
-        self.device = torch.empty(0).as_subclass(kind).device
+        self.device = torch.device(device)
+        says = {"is_cpu": property(lambda _: False), "device": property(lambda _: self.device)}
+        self.kind: type[Tensor] = Tensor if device == "cpu" else type("OnDevice", (Tensor,), says)
         self.refuses = refuses
-        self.error = error or RuntimeError("this device has no FFT")
+        self.error = error or RuntimeError("cuFFT error: CUFFT_INTERNAL_ERROR")
         self.calls: list[tuple[str, str]] = []
+        self.dtypes: set[torch.dtype] = set()
+
+    def put(self, tensor: Tensor) -> Tensor:
+        """`tensor` on the device; its data is shared."""
+        return tensor.as_subclass(self.kind)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
+        kwargs = kwargs or {}
         name = getattr(func, "__name__", "").removeprefix("fft_")
         if name in self.NAMES:
-            here = {isinstance(value, self.kind) for value in (*args, *kwargs.values()) if isinstance(value, Tensor)}
-            if here == {True, False}:
+            places = {value.device.type for value in (*args, *kwargs.values()) if isinstance(value, Tensor)}
+            if len(places) > 1:
                 raise RuntimeError("Expected all tensors to be on the same device")
-            self.calls.append((name, "device" if here == {True} else "cpu"))
-            if here == {True} and name in self.refuses:
+            self.calls.append((name, *places))
+            if places == {self.device.type} and name in self.refuses:
                 raise self.error
-        if func in (Tensor.cpu, Tensor.to) and isinstance(args[0], self.kind):
-            target = torch.device("cpu") if func is Tensor.cpu else args[1]
-            if target == torch.device("cpu"):
-                with torch._C.DisableTorchFunctionSubclass():
-                    return args[0].as_subclass(Tensor)
-        if func is Tensor.to and args[1] == self.device:
-            return args[0].as_subclass(self.kind)
-        if kwargs.get("device") == self.device:
-            return func(*args, **{**kwargs, "device": "cpu"}).as_subclass(self.kind)
-        return func(*args, **kwargs)
+        to = torch.device("cpu") if func is Tensor.cpu else args[1] if func is Tensor.to else None
+        if isinstance(to, (Tensor, torch.device)):
+            with torch._C.DisableTorchFunctionSubclass():
+                result = args[0].to(to.dtype) if isinstance(to, Tensor) else args[0]
+                result = result.as_subclass(self.kind if getattr(to, "device", to) == self.device else Tensor)
+        elif kwargs.get("device") == self.device:
+            result = self.put(func(*args, **{**kwargs, "device": "cpu"}))
+        else:
+            result = func(*args, **kwargs)
+        if isinstance(result, self.kind):
+            self.dtypes.add(result.dtype)
+        return result

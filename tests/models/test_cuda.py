@@ -1,13 +1,12 @@
 """What only an NVIDIA GPU can show; left out where there is none. `pytest -m cuda -s` prints the errors measured."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from tests.models.conftest import ATTEND, SAGE, Trees
+from tests.models.conftest import ATTEND, Trees
 from tests.models.standins import qkv, reference
 
 pytestmark = pytest.mark.cuda
@@ -17,23 +16,20 @@ SHAPES = [(62, 8, 801, 64), (801, 8, 62, 64)]
 LIMIT = {torch.float32: 2e-3, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 
-@pytest.fixture(params=[ATTEND, SAGE], ids=["attend", "attend_sage"])
-def module(request: pytest.FixtureRequest, trees: Trees) -> Any:
-    return trees.load("patched", request.param)
+@pytest.fixture
+def module(trees: Trees) -> Any:
+    return trees.load("patched", ATTEND)
 
 
-def relative_error(out: torch.Tensor, *arguments: Any) -> float:
+def relative_error(out: torch.Tensor, *arguments: torch.Tensor) -> float:
     """Over eight entries of the batch: float64 einsum of all of it would need many gigabytes."""
-    q, k, v, *scale = arguments
-    expected = reference(q[:8], k[:8], v[:8], *scale)
+    expected = reference(*(tensor[:8] for tensor in arguments))
     return ((out[:8].double() - expected).norm() / expected.norm()).item()
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", LIMIT, ids=str)
-def test_sdpa_is_right_in_every_dtype(
-    module: Any, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, shape: tuple[int, ...]
-) -> None:
+def test_sdpa_is_right(module: Any, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, shape: Any) -> None:
     monkeypatch.setenv("DSU_DISABLE_SAGEATTN", "1")
     q, k, v = (tensor.cuda() for tensor in qkv(*shape, dtype=dtype))
     attend = module.Attend(flash=True).eval()
@@ -62,27 +58,27 @@ def test_a_batch_past_the_grid_limit_is_right(module: Any, monkeypatch: pytest.M
 def test_whether_the_grid_limit_is_still_there(dtype: torch.dtype) -> None:
     q, k, v = (tensor.cuda() for tensor in qkv(70_000, 1, 8, 64, dtype=dtype))
     try:
-        out = F.scaled_dot_product_attention(q, k, v)
-        torch.cuda.synchronize()
-    except RuntimeError as error:
-        print(f"torch {torch.__version__} {dtype}: still there, {error}")
+        error = relative_error(F.scaled_dot_product_attention(q, k, v)[-8:], q[-8:], k[-8:], v[-8:])
+    except RuntimeError as raised:
+        print(f"torch {torch.__version__} {dtype}: still there, {raised}")
         return
-    error = relative_error(out[-8:], q[-8:], k[-8:], v[-8:])
     print(f"torch {torch.__version__} {dtype}: gone, relative error {error:.2e}")
     assert error < LIMIT[dtype]
 
 
-@pytest.mark.parametrize("shape", [(62, 8, 832, 64), (832, 8, 64, 64)], ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES, (62, 8, 832, 64)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_sageattention_is_close(module: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+def test_sageattention_is_close_where_it_is_let_in(module: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     attend = module.Attend(flash=True).eval()
     if not attend.use_sage:
         pytest.skip("sageattention is not installed")
     q, k, v = (tensor.cuda() for tensor in qkv(*shape, dtype=dtype))
     before = k.clone()
+    assert relative_error(attend(q, k, v), q, k, v) < LIMIT[dtype]
+    assert attend.last_backend == "pytorch_sdpa"
     out = attend(q, k, v)
     print(f"{torch.cuda.get_device_name()} {dtype} {shape} {attend.last_backend}: {relative_error(out, q, k, v):.2e}")
-    assert attend.last_backend == "sageattention"
+    assert attend.last_backend == "sageattention" or shape[2] % 64  # which version 1 gets wrong
     assert torch.equal(k, before)
     assert relative_error(out, q, k, v) < 0.05
 
@@ -95,7 +91,7 @@ def test_gradients_reach_the_input_where_sageattention_is_installed(module: Any)
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_scnet_runs_under_autocast(trees: Trees, dtype: torch.dtype) -> None:
-    scnet: Callable[..., Any] = trees.load("patched", "models/scnet/scnet.py").SCNet
+    scnet = trees.load("patched", "models/scnet/scnet.py").SCNet
     torch.manual_seed(0)
     model = scnet(dims=[4, 8, 16], nfft=512, win_size=512, hop_size=128, num_dplayer=2).eval().cuda()
     audio = torch.randn(1, 2, 8192, device="cuda")
