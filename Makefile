@@ -16,7 +16,7 @@ MAKEFLAGS += --no-print-directory
 export PYTHONSAFEPATH :=
 
 # Those hold what a user likes: make would expand them for the environment of every command.
-unexport DEST COMPONENTS UPSTREAM ADD DROP CONTEXT FILE EXPORT TREE BASELINE ADOPT DESCRIPTION URL TO
+unexport DEST COMPONENTS UPSTREAM ADD DROP CONTEXT FILE EXPORT TREE BASELINE BASELINE_FROM ADOPT DESCRIPTION URL TO
 
 # What was given for a variable reaches its verb as it is: one word, of which neither make nor the shell expands anything.
 quoted = '$(subst ','\'',$(value $1))'
@@ -53,9 +53,9 @@ status: $(VENV)/tools/ready ## show pin, store, tree and patches at a glance
 clean: $(VENV)/tools/ready ## remove the vendored tree; store and environments stay
 	@$(TOOLS) clean $(dest) $(force) $(json)
 
-audit: $(VENV)/tools/ready ## compare upstream, baseline and tree (TREE=... BASELINE=... HTML=1 CHECK=1)
+audit: $(VENV)/tools/ready ## compare upstream, baseline and tree (TREE= BASELINE= BASELINE_FROM= HTML=1 CHECK=1)
 	@$(TOOLS) audit $(dest) $(offline) $(upstream) $(json) $(call option,tree,TREE) $(call option,baseline,BASELINE) \
-	  $(call switch,html,HTML) $(call switch,check,CHECK)
+	  $(call option,baseline-from,BASELINE_FROM) $(call switch,html,HTML) $(call switch,check,CHECK)
 
 refresh: $(VENV)/tools/ready ## turn edits in the vendored tree into patches (ADOPT=path for a first patch)
 	@$(TOOLS) refresh $(dest) $(components) $(offline) $(upstream) $(json) $(call option,adopt,ADOPT) \

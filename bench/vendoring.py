@@ -1,5 +1,6 @@
 """`make vendor` beside what one would do by hand: clone at depth 1, then `git apply`."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -8,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import tomlkit
+
 from bench.measure import compare
 from tests.conftest import ROOT
-from tools.lock import load
+from tools.lock import LOCK_NAME, load
 
 
 def run(rounds: int) -> list[dict[str, Any]]:
@@ -22,8 +25,11 @@ def run(rounds: int) -> list[dict[str, Any]]:
         tree = top / "tree"
         verb = [sys.executable, "-m", "tools", "--quiet", "--store", str(store), "vendor", "--dest", str(tree)]
 
+        # pip keeps no wheels from one round to the next.
+        environment = {**os.environ, "PIP_NO_CACHE_DIR": "1"}
+
         def call(*command: str, cwd: Path = ROOT) -> None:
-            subprocess.run(command, cwd=cwd, check=True, capture_output=True)
+            subprocess.run(command, cwd=cwd, check=True, capture_output=True, env=environment)
 
         def clone_and_apply() -> None:
             shutil.rmtree(top / "clone", ignore_errors=True)
@@ -39,13 +45,21 @@ def run(rounds: int) -> list[dict[str, Any]]:
             shutil.rmtree(store, ignore_errors=True)
             rebuild()
 
+        index_only(top / "project")
+
+        def fetch_from_the_index() -> None:
+            shutil.rmtree(store, ignore_errors=True)
+            shutil.rmtree(tree, ignore_errors=True)
+            call(*verb[:3], "--root", str(top / "project"), *verb[3:])
+
         try:
             clone_and_apply()
         except subprocess.CalledProcessError:
             return []
         ways: dict[str, Callable[[], object]] = {
             "git clone + git apply": clone_and_apply,
-            "vendor, empty store": fetch_and_build,
+            "vendor from git, empty store": fetch_and_build,
+            "vendor from the index, empty store": fetch_from_the_index,
             "vendor, filled store": rebuild,
             "vendor, nothing to do": lambda: call(*verb),
             "verify": lambda: call(*[*verb[:-3], "verify", "--dest", str(tree)]),
@@ -54,3 +68,14 @@ def run(rounds: int) -> list[dict[str, Any]]:
         fetch_and_build()
         timings = compare(ways, against=["git clone + git apply"], rounds=rounds)
         return [{"what": "vendoring", **timing.as_json()} for timing in timings]
+
+
+def index_only(folder: Path) -> None:
+    """This project's patches and lock in `folder`, without any source but the package index."""
+    shutil.copytree(ROOT / "patches", folder / "patches")
+    document = tomlkit.parse((ROOT / LOCK_NAME).read_text(encoding="utf-8"))
+    sources = document["sources"]
+    for at in reversed(range(len(sources))):
+        if sources[at]["kind"] != "index":
+            del sources[at]
+    (folder / LOCK_NAME).write_text(tomlkit.dumps(document), encoding="utf-8")

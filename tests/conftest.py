@@ -47,8 +47,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # Tests that need what few machines have are left out of a run, and named at its end, rather than skipped: a skip means
 # that upstream's files could not be had, or that this torch lacks what is tested. REQUIRE_UPSTREAM=1 wants none of the
-# former.
+# former, nor those on real histories left out.
 CLOSING_LINES = pytest.StashKey[list[str]]()
+# A package index has every pinned file, and no history: rebases on real commits, and what the baseline has instead.
+ON_HISTORY = ("test_real_upstream.py", "test_baseline.py")
 
 
 def without(marker: str) -> str | None:
@@ -71,6 +73,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             items[:] = [item for item in items if item not in marked]
             config.hook.pytest_deselected(items=marked)
             lines.append(f"left out, {len(marked)} tests marked {marker}: {why}")
+    history = [item for item in items if item.path.name in ON_HISTORY]
+    if history and os.environ.get("REQUIRE_UPSTREAM") != "1" and (why := without_history()):
+        items[:] = [item for item in items if item not in history]
+        config.hook.pytest_deselected(items=history)
+        names = ", ".join(sorted({getattr(item, "originalname", item.name) for item in history}))
+        lines.append(f"left out, {len(history)} tests on real histories, {names}: {why}")
+
+
+def without_history() -> str | None:
+    """Why tests on upstream's and the baseline's histories cannot run here, or None."""
+    from tools.git import RemoteError, remote_tip
+    from tools.lock import load
+
+    lock = load(ROOT)
+    for url in (lock.pin.url, lock.baseline.url):
+        try:
+            remote_tip(url, "HEAD")
+        except RemoteError as error:
+            return f"{url} cannot be reached: {error}"
+    return None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

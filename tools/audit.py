@@ -20,7 +20,7 @@ from tools.limits import LARGEST_FILE, Unreadable, read_small
 from tools.lock import ABSENT, Lock, PinnedFile
 from tools.progress import Progress
 from tools.refresh import line_counts
-from tools.sources import asked_at, gather, sources_for
+from tools.sources import asked_at, gather, on_this_machine, sources_for
 from tools.store import Store
 
 SIDES = ("upstream", "baseline", "vendored")
@@ -49,14 +49,25 @@ STATUS_WORDS = {
 
 @dataclass(frozen=True)
 class Side:
-    """One file in one place: its bytes, or None where it is absent or, when `why` says a reason, could not be had."""
+    """One file in one place: its bytes, or None where it is absent or, when `why` says a reason, could not be had.
+
+    locked: its blob as the lock has it, for bytes that could not be had; ABSENT where the lock says so.
+    """
 
     data: bytes | None
     why: str = ""
+    locked: str = ""
 
     @cached_property
     def blob(self) -> str | None:
-        return None if self.data is None else blob_id(self.data)
+        if self.data is None:
+            return self.locked if self.locked not in ("", ABSENT) else None
+        return blob_id(self.data)
+
+    @property
+    def blob_with_lf(self) -> str | None:
+        """The same for its bytes with LF for CRLF, as far as they could be had."""
+        return self.blob if self.data is None else blob_id(lf(self.data))
 
 
 @dataclass(frozen=True)
@@ -123,13 +134,15 @@ class Wanted:
     """What an audit is asked for.
 
     tree: the vendored tree. checkout: any other folder with these files. revision: of the baseline's repository, other
-    than the lock's. upstream: a repository or bundle to ask first. anew: read both commits again, whatever the store
+    than the lock's. baseline_from: a copy of that repository to ask instead. upstream: a repository or bundle to ask
+    first. anew: read both commits again, whatever the store
     has, and say so where that cannot be done.
     """
 
     tree: Path
     checkout: Path | None = None
     revision: str | None = None
+    baseline_from: str | None = None
     upstream: str | None = None
     offline: bool = False
     anew: bool = False
@@ -189,18 +202,17 @@ def _status(lock: Lock, file: PinnedFile, sides: Mapping[str, Side], promised: b
     if sides["upstream"].data is None:
         yield "upstream unknown"
     baseline = sides["baseline"]
-    if baseline.data is not None:
-        # The lock's hash stands for upstream's bytes even where those could not be had.
-        yield "baseline agrees" if sha256(baseline.data) == file.sha256 else "baseline differs"
+    # The lock's hashes stand for bytes that could not be had.
+    if baseline.blob:
+        yield "baseline agrees" if baseline.blob == file.blob else "baseline differs"
     else:
-        yield "baseline unknown" if baseline.why else "baseline lacks it"
+        yield "baseline unknown" if baseline.why and baseline.locked != ABSENT else "baseline lacks it"
     if tree := sides.get("tree"):
         if tree.data is None:
             yield "is missing"
         else:
-            there = {name: data for name in SIDES if (data := sides[name].data) is not None}
-            same = [f"is {name}" for name, data in there.items() if data == tree.data]
-            alike = [f"is {name} but for CRLF" for name, data in there.items() if lf(data) == lf(tree.data)]
+            same = [f"is {name}" for name in SIDES if sides[name].blob == tree.blob]
+            alike = [f"is {name} but for CRLF" for name in SIDES if sides[name].blob_with_lf == tree.blob_with_lf]
             yield from same or alike or ["is something else"]
 
 
@@ -209,12 +221,15 @@ def lf(data: bytes) -> bytes:
     return data.replace(b"\r\n", b"\n")
 
 
-def unknown(files: Iterable[FileAudit]) -> list[str]:
-    """One line for each reason why bytes could not be had, with the files it is a reason for."""
+def unknown(files: Iterable[FileAudit], *, bytes_too: bool = True) -> list[str]:
+    """One line for each reason why bytes could not be had, with the files it is a reason for.
+
+    bytes_too: also for those that the lock tells the blob of.
+    """
     reasons: dict[tuple[str, str], list[str]] = {}
     for file in files:
         for name in SIDES:
-            if file.sides[name].why:
+            if file.sides[name].why and (bytes_too or not file.sides[name].locked):
                 reasons.setdefault((name, file.sides[name].why), []).append(file.path)
     return [f"{name} unknown: {', '.join(paths)}: {why}" for (name, why), paths in reasons.items()]
 
@@ -230,13 +245,15 @@ def gather_sides(root: Path, lock: Lock, wanted: Wanted, store: Store, progress:
     """
     checkout = _checkout(lock, wanted.checkout) if wanted.checkout else None
     read: dict[str, Commit] = {}
-    upstream = _upstream(lock, wanted, store, progress, read)
+    upstream = _upstream(root, lock, wanted, store, progress, read)
     commit, baseline = _baseline(lock, wanted, store, progress, read)
     for file in lock.files:
-        # Any place may serve a pinned file.
+        # Any place may serve a pinned file, and one of the baseline's.
         data = baseline[file.path].data
         if upstream[file.path].data is None and data is not None and sha256(data) == file.sha256:
             upstream[file.path] = baseline[file.path]
+        if baseline[file.path].locked == file.blob and upstream[file.path].blob == file.blob:
+            baseline[file.path] = upstream[file.path]
     vendored = {file.path: _read(wanted.tree / file.path) for file in lock.files}
     promised = frozenset(path for path, side in vendored.items() if side.data is None)
     broken = []
@@ -274,7 +291,9 @@ def _folders(lock: Lock) -> list[str]:
     return [component.path for component in lock.components]
 
 
-def _upstream(lock: Lock, wanted: Wanted, store: Store, progress: Progress, read: dict[str, Commit]) -> dict[str, Side]:
+def _upstream(
+    root: Path, lock: Lock, wanted: Wanted, store: Store, progress: Progress, read: dict[str, Commit]
+) -> dict[str, Side]:
     if wanted.anew and not wanted.offline:
         url = asked_at(wanted.upstream) if wanted.upstream else lock.pin.url
         progress.line(f"git {url}: reading {lock.pin.commit[:12]}")
@@ -288,7 +307,7 @@ def _upstream(lock: Lock, wanted: Wanted, store: Store, progress: Progress, read
             }
         except RemoteError as error:
             progress.warn(f"the pinned commit could not be read anew: {error}")
-    gathered = gather(lock.files, sources_for(lock, wanted.upstream), store, progress, offline=wanted.offline)
+    gathered = gather(lock.files, sources_for(root, lock, wanted.upstream), store, progress, offline=wanted.offline)
     why = "; ".join(gathered.said)
     return {
         file.path: Side(gathered.files[file.path]) if file.path in gathered.files else Side(None, why)
@@ -300,23 +319,25 @@ def _baseline(
     lock: Lock, wanted: Wanted, store: Store, progress: Progress, read: dict[str, Commit]
 ) -> tuple[str, dict[str, Side]]:
     """The commit, and its sides: from the store where the lock names their hashes, else from the repository."""
-    url = lock.baseline.url
+    where = _baseline_place(lock, wanted)
+    url = where.asked if where else lock.baseline.url
     sides = {file.path: Side(None, "not asked, offline") for file in lock.files}
     try:
-        commit = _resolved(lock, wanted, progress)
+        commit = _resolved(lock, wanted, where, progress)
         if commit == lock.baseline.commit:
             for file in lock.files:
+                sides[file.path] = replace(sides[file.path], locked=file.baseline)
                 if file.baseline == ABSENT:
                     sides[file.path] = Side(None)
                 elif file.baseline_sha256 and (data := store.get(file.baseline_sha256)) is not None:
                     sides[file.path] = Side(data)
-        if wanted.offline or not (wanted.anew or any(side.why for side in sides.values())):
+        if not where or not (wanted.anew or wanted.baseline_from or any(side.why for side in sides.values())):
             return commit, sides
         progress.line(f"git {url}: reading {commit[:12]}")
-        read["baseline"] = found = remote_commit(url, commit, _folders(lock), lenient=True)
+        read["baseline"] = found = remote_commit(url, commit, _folders(lock), everything=where.everything, lenient=True)
     except (RemoteError, NoSource) as error:
         why = "; ".join(error.findings) if isinstance(error, NoSource) else f"git {url}: {error}"
-        if wanted.anew:
+        if wanted.anew or wanted.baseline_from:
             progress.warn(f"the baseline could not be read anew: {why}")
         return wanted.revision or lock.baseline.commit, {
             path: replace(side, why=why) if side.why else side for path, side in sides.items()
@@ -329,17 +350,23 @@ def _baseline(
     return commit, sides
 
 
-def _resolved(lock: Lock, wanted: Wanted, progress: Progress) -> str:
+def _baseline_place(lock: Lock, wanted: Wanted) -> Place | None:
+    """Where the baseline's repository may be asked; None for nowhere, offline."""
+    if copy := wanted.baseline_from:
+        return Place(lock.baseline.url, asked_at(copy), True) if on_this_machine(copy) or not wanted.offline else None
+    return None if wanted.offline else Place(lock.baseline.url, lock.baseline.url)
+
+
+def _resolved(lock: Lock, wanted: Wanted, where: Place | None, progress: Progress) -> str:
     """The commit that is compared with. Raises RemoteError when its name cannot be asked for, and as `find` does."""
     name = (wanted.revision or lock.baseline.commit).lower()
     if re.fullmatch("[0-9a-f]{40}", name):
         return name
     if re.fullmatch("[0-9a-f]{7,39}", name) and lock.baseline.commit.startswith(name):
         return lock.baseline.commit
-    if wanted.offline:
+    if not where:
         raise RemoteError("not asked, offline")
     with History() as history:
-        where = Place(lock.baseline.url, lock.baseline.url)
         return find(where, wanted.revision or name, lock.baseline.branch, history, progress)[1]
 
 

@@ -129,7 +129,9 @@ def pinned_bytes(
     """The bytes of `files` by path, from the store or a source. Raises NoSource."""
     from tools.sources import gather, require, sources_for
 
-    gathered = gather(files, sources_for(lock, upstream), context.store, context.progress, offline=offline)
+    gathered = gather(
+        files, sources_for(context.root, lock, upstream), context.store, context.progress, offline=offline
+    )
     return require(gathered, (), len(files))
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from tools import figures, results
 from tools.errors import EXIT_CODES, UsageError
-from tools.lock import ABSENT, IndexSpec, Lock, PinnedFile
-from tools.patchset import Patch
+from tools.lock import ABSENT, Lock, PinnedFile
+from tools.patchset import Patch, held_base
+from tools.pieces import members_of
 
 # The account of each pinned file, under headings that name them.
 ACCOUNT = "MODEL_CHANGES.md"
@@ -43,7 +44,7 @@ def parts(
         "files": lambda: _files(lock),
         "baseline": lambda: _baseline(lock),
         "patches": lambda: _patches(lock, patches),
-        "index": lambda: _index(lock),
+        "index": lambda: _index(lock, patches),
         "versions": lambda: results.text(results.read(root), lock.tree_sha256, table),
         "versions-table": lambda: results.summary(results.read(root), lock.tree_sha256, table),
         "figures": lambda: figures.text(figures.read(root), table),
@@ -136,16 +137,16 @@ def _patches(lock: Lock, patches: Mapping[str, Patch]) -> str:
     return table(("patch", "hunks", "lines", "result SHA-256", "description"), rows)
 
 
-def _index(lock: Lock) -> str:
+def _index(lock: Lock, patches: Mapping[str, Patch]) -> str:
     rows = []
-    for component in lock.components:
-        for file in component.files:
-            wheels = [
-                wheel.requirement
-                for source in lock.sources
-                if isinstance(source, IndexSpec)
-                for wheel in source.wheels
-                if any(member.path == file.path and not member.blob for member in wheel.members)
-            ]
-            rows.append((f"`{file.path}`", ", ".join(f"`{wheel}`" for wheel in wheels) or "none"))
-    return table(("pinned file", "release on the index that holds it"), rows)
+    for file in lock.files:
+        patch = patches.get(file.path)
+        if patch and held_base(patch) is not None:
+            where = f"no wheel: `{patch.name}` removes every line of it"
+        elif file.pieces:
+            wheels = sorted({member.partition(":")[0] for member in members_of(file.pieces)})
+            where = ", ".join(f"`{wheel}`" for wheel in wheels)
+        else:
+            where = "none"
+        rows.append((f"`{file.path}`", len(file.pieces.rpartition("|")[2].split()) or "", where))
+    return table(("pinned file", "pieces", "in the wheels of"), rows)

@@ -46,6 +46,8 @@ _REPOSITORY_VARIABLES = (
     "GIT_SHALLOW_FILE",
     "GIT_WORK_TREE",
 )
+# Seconds for a first answer, which git itself waits minutes for.
+_ANSWER_SECONDS = 5
 # Seconds after which a stalled transfer ends; a fetch as a whole (ours is under a megabyte); one of all that there is.
 _STALL_SECONDS = 8
 _FETCH_SECONDS = 20
@@ -199,8 +201,11 @@ def fetch_into(folder: Path, url: str, commit: str, *, everything: bool, depth: 
 
 @contextmanager
 def _fetched(url: str, commit: str, *, everything: bool) -> "Iterator[git.Repo]":
+    insist_on_repository(url)
     with TemporaryFolder() as folder:
         _ask(_runner(folder), _FETCH_SECONDS, "init", "--quiet", "--template=")
+        patience = _FETCH_SECONDS if everything else _ANSWER_SECONDS
+        _ask(_runner(folder), patience, "ls-remote", "--quiet", "--", url, "HEAD")
         fetch_into(Path(folder), url, commit, everything=everything)
         import git
 

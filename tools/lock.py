@@ -16,8 +16,8 @@ from tools.addresses import raw_fault, repository_fault
 from tools.errors import MalformedLock, UsageError
 from tools.hashes import sha256
 from tools.limits import LARGEST_LOCK, read_small
+from tools.pieces import members_of
 from tools.toml_lines import TomlLines
-from tools.wheels import UndoStep, parse_step
 
 SCHEMA = 1
 LOCK_NAME = "upstream.lock"
@@ -30,7 +30,7 @@ _MOST_DOTS = 500
 _DOTTED = re.compile(rf"^(?:[^.\n]*\.){{{_MOST_DOTS + 1}}}", re.MULTILINE)
 # What stands in a tree beside the components: the manifest, the file that a run holds it by, what is being swapped.
 _OURS = re.compile(r"provenance\.json(/.*)?|\.+provenance\.json.*|(.*/)?\.([^/]*\.)?dsu-.*", re.IGNORECASE)
-_HOLE = re.compile(r"\{(?:commit|path)\}")
+_HOLE = re.compile(r"\{(?:commit|path|sha256)\}")
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,15 @@ class Pin:
 class PinnedFile:
     """A path and the hashes of its bytes at the pin.
 
-    `baseline` is the blob id of the same path at the baseline, ABSENT where it has none, "" where the lock does not
-    say; `baseline_sha256` goes with an id.
+    `pieces` puts it together from the wheels of an index (see `pieces.py`), "" where they do not give it. `baseline`
+    is the blob id of the same path at the baseline, ABSENT where it has none, "" where the lock does not say;
+    `baseline_sha256` goes with an id.
     """
 
     path: str
     sha256: str
     blob: str
+    pieces: str = ""
     baseline: str = ""
     baseline_sha256: str = ""
 
@@ -86,32 +88,18 @@ class GitSpec:
 
 @dataclass(frozen=True)
 class RawSpec:
-    """Per-file URLs; `url` holds `{commit}` and `{path}`."""
+    """Per-file URLs; `url` holds `{sha256}`, or `{commit}` and `{path}`."""
 
     url: str
 
 
 @dataclass(frozen=True)
-class Member:
-    """A wheel member that becomes a pinned file once `undo` has been done to it.
-
-    blob: what it becomes instead, where that is an earlier or later version of the file; None for the pinned one.
-    """
-
-    path: str
-    member: str
-    undo: tuple[UndoStep, ...]
-    blob: str | None = None
-
-
-@dataclass(frozen=True)
 class Wheel:
-    """An exact release on a package index, the SHA-256 of its wheel, and the members of use."""
+    """An exact release on a package index, and the SHA-256 of its wheel."""
 
     name: str
     version: str
     sha256: str
-    members: tuple[Member, ...]
 
     @property
     def requirement(self) -> str:
@@ -120,7 +108,7 @@ class Wheel:
 
 @dataclass(frozen=True)
 class IndexSpec:
-    """Wheels that hold copies of some pinned files."""
+    """Wheels that hold pieces of the pinned files."""
 
     wheels: tuple[Wheel, ...]
 
@@ -338,6 +326,7 @@ class _Reader:
                 path=table.tree_path("path", _vendored_fault),
                 sha256=table.sha256("sha256"),
                 blob=table.git_id("blob"),
+                pieces=self.pieces(table),
                 **self.baseline(table),
             )
             same = (file.baseline == file.blob, file.baseline_sha256 == file.sha256)
@@ -349,6 +338,17 @@ class _Reader:
             files[file.path] = file
             table.done()
         return files
+
+    def pieces(self, table: _Table) -> str:
+        if "pieces" not in table.value:
+            return ""
+        # In one line, however the lock breaks it.
+        text = " ".join(table.text("pieces", r"(?s).+", "a non-empty string").split())
+        try:
+            members_of(text)
+        except ValueError as error:
+            table.fault("pieces", str(error))
+        return text
 
     def baseline(self, table: _Table) -> dict[str, str]:
         """What one [[files]] table says of the baseline: nothing, that the file is absent there, or both its hashes."""
@@ -426,7 +426,7 @@ class _Reader:
             found.append(patch)
         return tuple(found)
 
-    def sources(self, top: _Table, files: Mapping[str, PinnedFile]) -> tuple[SourceSpec, ...]:
+    def sources(self, top: _Table) -> tuple[SourceSpec, ...]:
         found: list[SourceSpec] = []
         tables = top.tables("sources")
         for table in tables:
@@ -435,11 +435,14 @@ class _Reader:
                 found.append(GitSpec())
             elif kind == "raw":
                 url = table.address("url", raw_fault)
-                if url and ({"{commit}", "{path}"} - {*_HOLE.findall(url)} or re.search("[{}]", _HOLE.sub("", url))):
-                    table.fault("url", f"url should hold {{commit}} and {{path}} and no other brace, is {url!r}")
+                holes = {*_HOLE.findall(url)}
+                enough = "{sha256}" in holes or holes >= {"{commit}", "{path}"}
+                if url and (not enough or re.search("[{}]", _HOLE.sub("", url))):
+                    wanted = "{sha256}, or {commit} and {path}, and no other brace"
+                    table.fault("url", f"url should hold {wanted}, is {url!r}")
                 found.append(RawSpec(url))
             elif kind == "index":
-                found.append(IndexSpec(tuple(self.wheel(wheel, files) for wheel in table.tables("wheels"))))
+                found.append(IndexSpec(tuple(self.wheel(wheel) for wheel in table.tables("wheels"))))
             else:
                 continue
             table.done()
@@ -447,26 +450,12 @@ class _Reader:
             self.fault(("sources",), "no [[sources]] are listed")
         return tuple(found)
 
-    def wheel(self, table: _Table, files: Mapping[str, PinnedFile]) -> Wheel:
+    def wheel(self, table: _Table) -> Wheel:
         name = table.text("name", r"[A-Za-z0-9][\w.-]*", "a package name")
         version = table.text("version", r"[0-9A-Za-z][\w.!+-]*", "an exact version")
-        sha256 = table.sha256("sha256")
-        members = []
-        for member in table.tables("members"):
-            path = member.tree_path("path")
-            if path not in files:
-                member.fault("path", f"{path!r} is no pinned file")
-            steps = []
-            for step in member.texts("undo"):
-                try:
-                    steps.append(parse_step(step))
-                except ValueError as error:
-                    member.fault("undo", str(error))
-            blob = member.git_id("blob") if "blob" in member.value else None
-            members.append(Member(path, member.tree_path("member"), tuple(steps), blob))
-            member.done()
+        wheel = Wheel(name, version, table.sha256("sha256"))
         table.done()
-        return Wheel(name, version, sha256, tuple(members))
+        return wheel
 
 
 def parse(text: str, name: str = LOCK_NAME) -> Lock:
@@ -493,7 +482,7 @@ def parse(text: str, name: str = LOCK_NAME) -> Lock:
     files = reader.files(top)
     components = reader.components(top, files)
     patches = reader.patches(top, files)
-    sources = reader.sources(top, files)
+    sources = reader.sources(top)
     top.done()
     if reader.faults:
         raise _malformed(name, reader.faults)

@@ -12,6 +12,7 @@ from unidiff.errors import UnidiffParseError
 from unidiff.patch import PatchSet
 
 from tools.errors import MalformedPatch
+from tools.hashes import blob_id
 from tools.limits import LARGEST_PATCH
 from tools.lock import path_fault
 
@@ -201,6 +202,14 @@ def misfits(patch: Patch, base: bytes) -> list[str]:
             if hunk.base_ends_open != reaches_open_end:
                 found.append(f"{where} disagrees with the base about the newline at its end")
     return found
+
+
+def held_base(patch: Patch) -> bytes | None:
+    """The bytes of the file that `patch` was made for, where it removes every line of it; else None."""
+    removed = [line for hunk in patch.hunks for line in hunk.removed]
+    end = "" if any(hunk.base_ends_open for hunk in patch.hunks) else "\n"
+    base = ("\n".join(removed) + end).encode()
+    return base if blob_id(base) == patch.base else None
 
 
 def _read_header(lines: list[str], faults: list[tuple[int, str]], draft: bool) -> dict[str, str]:

@@ -243,7 +243,6 @@ def finish(
     move = Move(
         rebase.new,
         {name: [path for path in kept if path.rpartition("/")[0] == folder] for name, folder in folders.items()},
-        rebase.paths,
         {path: rebase.files[path] for path in kept},
     )
     text = (root / LOCK_NAME).read_text(encoding="utf-8")

@@ -16,8 +16,8 @@ from tools.docs import DOCUMENTS
 from tools.errors import Drift, MalformedPatch, UsageError
 from tools.git import Scratch
 from tools.limits import LARGEST_FILE, read_small
-from tools.lock import LOCK_NAME, PATCH_DIR, Component, Lock, PinnedFile
-from tools.patchset import HEADER_FIELDS, TO_WRITE, Patch, blemishes, parse
+from tools.lock import LOCK_NAME, PATCH_DIR, Component, IndexSpec, Lock, PinnedFile
+from tools.patchset import HEADER_FIELDS, TO_WRITE, Patch, blemishes, held_base, parse
 from tools.relock import lock_patch
 from tools.store import write_atomically
 from tools.transaction import write_together
@@ -90,13 +90,15 @@ def export(root: Path, lock: Lock, found: Iterable[Difference], folder: Path) ->
 class Refreshed:
     """The patches that changed, the documents that follow, and what `lint` will not like in what was added.
 
-    extra: files in the components that are no pinned ones.
+    extra: files in the components that are no pinned ones. to_find: files that an index alone no longer gives, before
+    `lock` has looked for their pieces.
     """
 
     patches: tuple[Patch, ...] = ()
     documents: tuple[str, ...] = ()
     blemishes: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    to_find: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,13 +169,20 @@ def refresh(
         for patch in patches:
             entry = next(entry for entry in entries if entry["file"] == patch.name)
             lock_patch(entry, patch, changed[patch.name], pinned, scratch)
+    tables = {str(table["path"]): table for table in document["files"]}
+    held = [patch.target for patch in patches if held_base(patch) is not None]
+    for path in held:
+        tables[path].pop("pieces", None)
+    wheels = any(isinstance(spec, IndexSpec) and spec.wheels for spec in lock.sources)
+    bare_ones = (patch.target for patch in patches if "pieces" not in tables[patch.target])
+    to_find = tuple(path for path in bare_ones if wheels and path not in held)
     new_lock, plan = completed(
         root, {**changed, LOCK_NAME: tomlkit.dumps(document).encode()}, pinned, verbs, draft=True
     )
     documents = tuple(name for name in DOCUMENTS if root / name in plan)
     write_together(root, {**plan, **_manifest(tree, new_lock, components)})
     said = tuple(line for patch in patches for line in blemishes(patch))
-    return Refreshed(tuple(patches), documents, said, extra)
+    return Refreshed(tuple(patches), documents, said, extra, to_find)
 
 
 def _refuse_other_base(tree: Path, lock: Lock, components: Iterable[Component]) -> None:

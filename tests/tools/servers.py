@@ -4,7 +4,7 @@ import hashlib
 import socket
 import threading
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -233,16 +233,9 @@ def inflate_wheel(folder: Path, name: str, size: int) -> None:
         stream.write(data)
 
 
-def wheel_table(
-    name: str, version: str, sha256: str, members: Sequence[tuple[str, str] | tuple[str, str, Sequence[str]]]
-) -> str:
-    """The TOML of one wheel of an index source; `members`: pinned path, member, undo steps."""
-    text = f'[[sources.wheels]]\nname = "{name}"\nversion = "{version}"\nsha256 = "{sha256}"\n'
-    for path, member, *steps in members:
-        text += f'\n[[sources.wheels.members]]\npath = "{path}"\nmember = "{member}"\n'
-        if steps:
-            text += f"undo = {list(*steps)}\n"
-    return text
+def wheel_table(name: str, version: str, sha256: str) -> str:
+    """The TOML of one wheel of an index source."""
+    return f'[[sources.wheels]]\nname = "{name}"\nversion = "{version}"\nsha256 = "{sha256}"\n'
 
 
 def pip_environment(folder: Path) -> dict[str, str]:

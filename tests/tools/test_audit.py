@@ -181,29 +181,60 @@ def test_a_promise_that_cannot_be_kept_is_the_patchs_own_error(audited: Project)
 # What cannot be had.
 
 
-def test_without_the_baseline_the_other_columns_come_and_exit_5_says_why(audited: Project) -> None:
-    shutil.rmtree(app(audited))
-    body = report(audited, code=5)
-    assert (body["ok"], body["exit_code"]) == (False, 5)
-    files = by_path(body)
-    # What the lock says of the baseline is enough where upstream has the same bytes, or nothing is there.
-    assert [files[path]["status"][-1] for path in (CORE, EXTRA)] == ["baseline agrees", "baseline lacks it"]
+def test_without_the_baselines_repository_the_lock_tells_every_status_and_only_diffs_are_missing(
+    audited: Project,
+) -> None:
+    whole = by_path(report(audited))
+    app(audited).rename(audited.root.parent / "elsewhere")
+    shutil.rmtree(audited.store)
+    files = by_path(report(audited))
+    assert {path: file["status"] for path, file in files.items()} == {
+        path: file["status"] for path, file in whole.items()
+    }
+    assert {path: file["blobs"] for path, file in files.items()} == {
+        path: file["blobs"] for path, file in whole.items()
+    }
     for path in (INIT, NET):
-        assert files[path]["blobs"]["baseline"] is None
-        assert files[path]["status"][-1] == "baseline unknown"
-        assert files[path]["comparisons"]["upstream_vendored"] is not None
+        assert files[path]["comparisons"]["upstream_vendored"] == whole[path]["comparisons"]["upstream_vendored"]
         assert files[path]["comparisons"]["upstream_baseline"] is None
-    done = audit(audited, code=5)
-    # What is unknown is not counted as being the same.
-    assert " differs from upstream in 0 of 3 files; of 2 more it is unknown\n" in done.stdout
-    assert "  core.py" in done.stdout
-    assert steps(done) == [f"reach {app(audited).as_uri()}, or name another in upstream.lock, [baseline] url"]
-    assert steps(audit(audited, "--upstream", audited.upstream, code=5)) == steps(done)
-    gone = steps(audit(audited, "--baseline", "next", code=5))
-    assert gone == [*steps(done), "make audit, without BASELINE=next"]
+    # Upstream has the same bytes.
+    assert files[CORE] == whole[CORE]
+    done = audit(audited)
+    [line] = [
+        line for line in done.stdout.splitlines() if line.startswith("the baseline's diffs of 2 files are missing")
+    ]
+    assert app(audited).as_uri() in line
+    assert done.stdout.endswith(
+        "next: make audit BASELINE_FROM=<path or URL of a clone of the baseline's repository>\n"
+    )
+    checkout = by_path(report(audited, "--tree", audited.upstream))
+    assert checkout[NET]["status"][-1] == "is upstream"
+
+
+def test_the_baseline_may_be_asked_for_elsewhere(audited: Project, tmp_path: Path) -> None:
+    whole = by_path(report(audited))
+    git("bundle", "create", "-q", tmp_path / "app.bundle", "--all", cwd=app(audited))
+    app(audited).rename(tmp_path / "elsewhere")
+    for copy in (tmp_path / "elsewhere", (tmp_path / "elsewhere").as_uri(), tmp_path / "app.bundle"):
+        shutil.rmtree(audited.store)
+        words = ("--baseline-from", copy, "--upstream", audited.upstream, "--offline")
+        assert by_path(report(audited, *words)) == whole
+    assert by_path(report(audited, "--baseline-from", tmp_path / "elsewhere", "--baseline", "v1")) == whole
+    assert "warning: the baseline could not" in audit(audited, "--baseline-from", tmp_path / "nowhere").stderr
+
+
+def test_of_a_revision_that_the_lock_does_not_know_all_is_unknown(audited: Project) -> None:
+    shutil.rmtree(app(audited))
+    done = audit(audited, "--baseline", "next", code=5)
+    assert steps(done) == [
+        f"reach {app(audited).as_uri()}, or make audit BASELINE_FROM=<path or URL of a clone of it>",
+        "make audit, without BASELINE=next",
+    ]
     [line] = [line for line in done.stderr.splitlines() if "baseline unknown" in line]
     assert app(audited).as_uri() in line
     assert NET in line
+    # What is unknown is not counted as being the same.
+    assert "whether the baseline next differs from upstream is unknown for all 5 files\n" in done.stdout
 
 
 def test_offline_and_with_an_empty_store_all_is_unknown_but_the_tree(audited: Project) -> None:
@@ -213,11 +244,8 @@ def test_offline_and_with_an_empty_store_all_is_unknown_but_the_tree(audited: Pr
         assert file["blobs"]["vendored"]
         assert "upstream unknown" in file["status"]
     assert any("offline" in line for line in body["details"])
-    # The lock alone says which files the baseline lacks.
-    assert (
-        " differs from upstream in 0 of 1 files; of 4 more it is unknown\n"
-        in audit(audited, "--offline", code=5).stdout
-    )
+    # The lock alone says which files the baseline has changed.
+    assert " differs from upstream in 2 of 5 files" in audit(audited, "--offline", code=5).stdout
     done = audit(audited, "--offline", "--baseline", "main", code=5)
     assert "whether the baseline main differs from upstream is unknown for all 5 files\n" in done.stdout
     assert "0 of 0" not in done.stdout
@@ -713,8 +741,8 @@ def test_what_is_in_a_file_is_text_on_the_page(audited: Project, tmp_path: Path)
 
 def test_a_missing_column_is_on_the_page_with_its_reason(audited: Project) -> None:
     shutil.rmtree(app(audited))
-    text = page(audited, code=5)
-    assert "baseline unknown" in text
+    text = page(audited)
+    assert "The baseline differs from upstream in 2" in text
     assert '<p class="note">Baseline: git file://' in text
 
 

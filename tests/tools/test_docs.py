@@ -99,7 +99,7 @@ def test_every_part_says_what_is_so(documented: Project) -> None:
     assert f"| `{core}` | `{base}` | patched: `{result}` |" in text
     assert f"| `{extra}` | `{blob_id(FILES[extra])[:12]}` | unchanged |" in text
     assert f"| `patches/core.patch` | 1 | +1 -2 | `{sha256(EDITED[core])[:16]}` | Change core. |" in text
-    assert f"| `{core}` | none |" in text
+    assert f"| `{core}` |  | none |" in text
     assert documented.json("lint") == {"schema": 1, "verb": "lint", "ok": True, "patches": 2, "written": []}
 
 

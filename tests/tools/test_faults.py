@@ -448,8 +448,8 @@ def test_a_huge_wheel_is_left_unread(unfetched: Project, tmp_path: Path) -> None
     folder = tmp_path / "wheels"
     digest = servers.make_wheel(folder, "tiny", "1.0", {"net.py": FILES[NET]})
     servers.inflate_wheel(folder, "tiny", 256 << 20)
-    table = servers.wheel_table("tiny", "1.0", digest, [(NET, "net.py")])
-    unfetched.sources([f'kind = "index"\n\n{table}', 'kind = "git"'])
+    unfetched.sources([f'kind = "index"\n\n{servers.wheel_table("tiny", "1.0", digest)}', 'kind = "git"'])
+    unfetched.pieces({NET: "tiny:net.py | a0+9"})
     unfetched.env = servers.pip_environment(folder)
     done, mib = with_a_peak(unfetched, "vendor")
     assert mib < 160, f"{mib:.0f} MiB"
@@ -460,8 +460,8 @@ def test_a_huge_wheel_is_left_unread(unfetched: Project, tmp_path: Path) -> None
 def test_an_index_page_that_unpacks_to_more_than_there_is_ends_pip(unfetched: Project, host: servers.Host) -> None:
     page = gzip.compress(b"<!-- " + b"\0" * (1 << 20), 9) * (2 * LARGEST_CHILD >> 20)
     host.odd["*"] = [servers.body(page, {"Content-Type": "text/html", "Content-Encoding": "gzip"})]
-    table = servers.wheel_table("tiny", "1.0", "0" * 64, [(NET, "net.py")])
-    unfetched.sources([f'kind = "index"\n\n{table}', 'kind = "git"'])
+    unfetched.sources([f'kind = "index"\n\n{servers.wheel_table("tiny", "1.0", "0" * 64)}', 'kind = "git"'])
+    unfetched.pieces({NET: "tiny:net.py | a0+9"})
     unfetched.env = {"PIP_INDEX_URL": f"{host.url}/simple", "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}
     done, mib = with_a_peak(unfetched, "vendor")
     # Its code comes on top.

@@ -58,19 +58,10 @@ name = "one"
 version = "1.0"
 sha256 = "{ONE}"
 
-[[sources.wheels.members]]
-path = "models/alpha/core.py"
-member = "one/core.py"
-undo = ["lf", "import-prefix one.models. models."]
-
 [[sources.wheels]]
 name = "two"
 version = "2.0"
 sha256 = "{TWO}"
-
-[[sources.wheels.members]]
-path = "models/beta/net.py"
-member = "two/net.py"
 
 [[files]]
 path = "models/alpha/__init__.py"
@@ -86,6 +77,10 @@ blob = "{OTHER}"
 path = "models/beta/net.py"
 sha256 = "{ONE}"
 blob = "{BLOB}"
+pieces = '''
+one:net.py two:x.py | a0+12
+b7+30
+'''
 
 [[patches]]
 file = "patches/core.patch"
@@ -132,13 +127,11 @@ FAULTS = {
     "unknown key in a component": ('path = "models/beta"', 'path = "models/beta"\nx = 1', "x = 1", "unknown key 'x'"),
     "unknown key in a source": ('kind = "git"', 'kind = "git"\nurl = "here"', 'url = "here"', "unknown key 'url'"),
     "unknown key in a wheel": ('name = "two"', 'name = "two"\nx = 1', "x = 1", "unknown key 'x'"),
-    "unknown key in a member": ('member = "two/net.py"', 'member = "a"\nx = 1', "x = 1", "unknown key 'x'"),
     "unknown key in a file": (FIRST_FILE, f"x = 1\n{FIRST_FILE}", "x = 1", "unknown key 'x'"),
     "unknown key in a patch": (f'base = "{OTHER}"', f'base = "{OTHER}"\nx = 1', "x = 1", "unknown key 'x'"),
     "missing table": ("[baseline]", "[other]", "# A comment", "[baseline] is missing"),
     "missing key in pin": ('branch = "main"', "", "[pin]", "branch is missing"),
     "missing key in a wheel": ('version = "2.0"', "", '[[sources.wheels]]\nname = "two"', "version is missing"),
-    "missing key in a member": ('member = "two/net.py"', "", 'members]]\npath = "models/beta', "member is missing"),
     "missing key in a file": (FIRST_FILE, FIRST_FILE.split("\n")[0], f"[[files]]\n{FIRST_FILE[:30]}", "sha256 is miss"),
     "missing key in a patch": (f'result = "{BLOB}"', "", "[[patches]]", "result is missing"),
     "a number for a string": ('branch = "main"', "branch = 5", "branch = 5", "branch should be a non-empty string"),
@@ -164,17 +157,16 @@ FAULTS = {
     "a patch further down": ('"patches/core.patch"', '"patches/a/b.patch"', "file =", "is not patches/<name>.patch"),
     "no sources": (LOCK[LOCK.index("[[sources]]") : LOCK.index("[[files]]")], "", "# A comment", "no [[sources]]"),
     "an unknown source": ('kind = "git"', 'kind = "ftp"', 'kind = "ftp"', "kind should be git, raw or index, is 'ftp'"),
-    "no commit in a URL": ("/{commit}/", "/", "url = \"https://example.org/{path}", "{commit} and {path}"),
+    "no commit in a URL": ("/{commit}/", "/", "url = \"https://example.org/{path}", "{sha256}, or {commit} and {path}"),
     "no path in a URL": ("/{path}", "", "example.org/{commit}", "{commit} and {path}"),
     "another hole in a URL": ("/{path}", "/{path}/{more}", "example.org/{commit}", "{commit} and {path}"),
     "an open brace in a URL": ("/{path}", "/{path}/{", "example.org/{commit}", "{commit} and {path}"),
     "a bad wheel name": ('name = "two"', 'name = "--pre"', 'name = "--pre"', "should be a package name"),
     "a range of versions": ('version = "2.0"', 'version = ">=2"', "version = \">", "should be an exact version"),
-    "an unpinned member": ('"models/beta/net.py"\nmember', '"x.py"\nmember', 'path = "x.py"', "'x.py' is no pinned"),
-    "an unknown step": ('undo = ["lf", ', 'undo = ["crlf", ', "undo =", "undo step 'crlf' is unknown"),
-    "a step with too many words": ('"lf", ', '"lf now", ', "undo =", "undo step lf takes 0 arguments, has 1"),
-    "a step with too few words": (" models.\"]", '"]', "undo =", "import-prefix takes 2 arguments, has 1"),
-    "a step without a name": ('"lf", ', '" ", ', "undo =", "a list of non-empty strings"),
+    "pieces of nothing": ("one:net.py two:x.py | ", "one:net.py two:x.py ", "pieces =", "have no |"),
+    "a piece that is none": ("b7+30", "b7-30", "pieces =", "'b7-30' is no piece"),
+    "a piece of no member": ("b7+30", "c7+30", "pieces =", "is of no member that was named"),
+    "pieces that are no text": (FIRST_FILE, f"pieces = 3\n{FIRST_FILE}", "pieces = 3", "a non-empty string"),
 }  # fmt: skip
 
 
@@ -216,7 +208,13 @@ def test_a_good_lock_is_read_in_full() -> None:
     index = found.sources[2]
     assert isinstance(index, lock.IndexSpec)
     assert [wheel.requirement for wheel in index.wheels] == ["one==1.0", "two==2.0"]
-    assert [str(step) for step in index.wheels[0].members[0].undo] == ["lf", "import-prefix one.models. models."]
+    assert [file.pieces for file in found.files] == ["", "", "one:net.py two:x.py | a0+12 b7+30"]
+
+
+@pytest.mark.parametrize("url", ["https://x.org/{sha256}", "https://x.org/{commit}/{path}/{sha256}"])
+def test_a_raw_url_may_name_bytes_by_their_hash(url: str) -> None:
+    found = lock.parse(LOCK.replace("https://example.org/{commit}/{path}", url))
+    assert found.sources[1] == lock.RawSpec(url)
 
 
 def test_what_the_baseline_has_may_be_said_or_not() -> None:
@@ -423,10 +421,8 @@ def test_lines_are_right_in_every_way_to_write_toml(name: str) -> None:
 def test_lines_are_right_in_nested_arrays_of_inline_tables() -> None:
     start, end = LOCK.index("[[sources.wheels]]"), LOCK.index("[[files]]")
     wheels = f"""wheels = [
-    {{ name = "one", version = "1.0", sha256 = "{ONE}", members = [
-        {{ path = "models/alpha/core.py", member = "core.py" }},
-        {{ path = "models/beta/net.py", member = "net.py", undo = ["upside-down"] }},
-    ] }},
+    {{ name = "one", version = "1.0", sha256 = "{ONE}" }},
+    {{ name = "upside-down", version = "=", sha256 = "{ONE}" }},
     {{ name = "two", version = "2.0" }},
 ]
 
@@ -439,11 +435,11 @@ def test_lines_are_right_in_nested_arrays_of_inline_tables() -> None:
 
 
 def test_lines_are_right_in_the_second_of_two_equal_tables() -> None:
-    text = LOCK.replace('"two/net.py"', '"two/net.py"\nundo = ["upside-down"]')
+    text = LOCK.replace('name = "two"', 'name = "two"\nupside = "down"')
     with pytest.raises(MalformedLock) as caught:
         lock.parse(text)
     [finding] = caught.value.findings
-    assert finding.startswith(f"upstream.lock:{line_of(text, 'upside-down')}: ")
+    assert finding.startswith(f"upstream.lock:{line_of(text, 'upside =')}: ")
 
 
 def test_the_lock_that_the_product_writes_is_good(project: Project) -> None:
@@ -453,7 +449,7 @@ def test_the_lock_that_the_product_writes_is_good(project: Project) -> None:
 
 
 TOKENS = ["[", "]", "[[", "]]", "{", "}", "=", ".", ",", '"', "'", '"""', "#", "\\", "1", "-", "true", "inf", "{path}"]
-LINES = ["", "x = 1", "[pin]", "[[files]]", "[[sources]]", "[components]", 'path = ".."', "files = []", "undo = [' ']"]
+LINES = ["", "x = 1", "[pin]", "[[files]]", "[[sources]]", "[components]", 'path = ".."', "files = []", "pieces = '|'"]
 ODD = ["2026-01-02", "07:32:00", "é", "\u2028", "\x0c", "\x00", "0x" + "f" * 5000]
 PIECES = st.sampled_from([*TOKENS, *ODD, *(f"{line}\n" for line in LINES)])
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.tools.conftest import EDITED, FILES, Project, git, make_project, snapshot, write
+from tests.tools.servers import make_wheel, pip_environment, wheel_table
 from tests.tools.test_transaction import killed
 from tools.carry import accounted, markers
-from tools.lock import load
+from tools.lock import RawSpec, load
 
 CORE, NET, EXTRA, NEW = (
     "models/alpha/core.py",
@@ -553,7 +554,7 @@ def test_what_a_copy_gave_is_recorded_as_from_there(project: Project, tmp_path: 
     to_resolve(project).write_bytes(EDITED[NET])
     project.run("rebase-continue")
     project.run("vendor", "--offline")
-    assert "models/alpha/extra.py     unchanged  +0     -0       UPSTREAM" in project.run("vendor").stdout
+    assert [row["source"] for row in project.json("vendor")["files"] if row["path"] == EXTRA] == ["UPSTREAM"]
 
 
 def test_a_dropped_patch_is_called_so(project: Project) -> None:
@@ -636,7 +637,74 @@ def test_a_dry_run_writes_nothing_and_exits_as_the_real_one(
         )
 
 
-def test_documents_and_wheels_follow(project: Project) -> None:
+@pytest.fixture
+def packaged(project: Project, tmp_path: Path) -> Project:
+    """A project with pieces for every file, from a wheel that has another version of net.py as well."""
+    files = {f"{number}.py": data for number, data in enumerate([*FILES.values(), MERGES])}
+    table = wheel_table("mini", "1.0", make_wheel(tmp_path / "wheels", "mini", "1.0", files))
+    project.sources(['kind = "git"', 'kind = "index"\n\n' + table])
+    project.env |= pip_environment(tmp_path / "wheels")
+    project.run("lock")
+    assert all(file.pieces for file in load(project.root).files)
+    return project
+
+
+def test_the_pieces_of_what_changed_are_found_anew_and_what_has_none_is_said(packaged: Project) -> None:
+    before = {file.path: file.pieces for file in load(packaged.root).files}
+    packaged.advance({NET: MERGES, EXTRA: b"\xe2\x82\xac = 'in no wheel'\n"})
+    done = packaged.run("rebase", "main")
+    assert f"warning: a package index alone does not give {EXTRA}: not in 400 pieces" in done.stderr
+    after = {file.path: file.pieces for file in load(packaged.root).files}
+    changed = {NET: f"mini:5.py | a0+{len(MERGES)}", EXTRA: ""}
+    assert after == {**before, **changed}
+    in_order(packaged)
+
+
+def test_a_renamed_file_keeps_its_pieces_and_no_index_is_asked(packaged: Project, tmp_path: Path) -> None:
+    pieces = next(file.pieces for file in load(packaged.root).files if file.path == EXTRA)
+    shutil.rmtree(tmp_path / "wheels")
+    packaged.advance({EXTRA: None, "models/alpha/more.py": FILES[EXTRA]})
+    done = packaged.run("rebase", "main")
+    assert "index" not in done.stderr
+    assert [file.pieces for file in load(packaged.root).files if file.path == "models/alpha/more.py"] == [pieces]
+
+
+@pytest.mark.parametrize("why", ["offline", "no wheel", "another wheel"])
+def test_without_the_wheels_a_rebase_goes_on_and_says_what_was_not_looked_for(
+    why: str, packaged: Project, tmp_path: Path
+) -> None:
+    packaged.run("vendor")
+    packaged.advance({NET: MERGES})
+    if why == "no wheel":
+        shutil.rmtree(tmp_path / "wheels")
+    if why == "another wheel":
+        make_wheel(tmp_path / "wheels", "mini", "1.0", {"x.py": MERGES})
+    done = packaged.run("rebase", "main", *(["--offline"] if why == "offline" else []))
+    assert ("mini==1.0 is not the wheel that was locked" in done.stderr) == (why == "another wheel")
+    said = f"warning: a package index alone does not give {NET}: not all wheels were there; make lock looks again"
+    assert said in done.stderr
+    assert [file.path for file in load(packaged.root).files if not file.pieces] == [NET]
+
+
+def test_raw_urls_of_all_forms_follow_to_another_repository(project: Project, tmp_path: Path) -> None:
+    """A file URL has no owner and name that a raw URL could hold, so git is told where these two are."""
+    places = {"https://example.org/one/models.git": project.upstream, "https://example.org/two/copy": tmp_path / "fork"}
+    git("clone", "-q", project.upstream, tmp_path / "fork", cwd=tmp_path)
+    write(tmp_path / "fork", {EXTRA: b"x = 1\n"})
+    git("commit", "-q", "-a", "-m", "a fork", cwd=tmp_path / "fork")
+    lines = [f'[url "{path.as_uri()}"]\n\tinsteadOf = {url}\n' for url, path in places.items()]
+    (tmp_path / "gitconfig").write_text("".join(lines))
+    project.env |= {"GIT_CONFIG_GLOBAL": str(tmp_path / "gitconfig")}
+    forms = ("https://raw.example.org/{}/{{commit}}/{{path}}", "https://cdn.example.org/gh/{}@{{commit}}/{{path}}")
+    project.sources(['kind = "git"', *(f'kind = "raw"\nurl = "{form.format("one/models")}"' for form in forms)])
+    text = project.lock.read_text(encoding="utf-8")
+    project.lock.write_text(text.replace(project.upstream.as_uri(), "https://example.org/one/models.git"))
+    project.run("rebase", "main", "--url", "https://example.org/two/copy")
+    raw = [spec.url for spec in load(project.root).sources if isinstance(spec, RawSpec)]
+    assert raw == [form.format("two/copy") for form in forms]
+
+
+def test_documents_follow(project: Project) -> None:
     document = project.root / "README.md"
     document.write_text("<!-- computed: pins -->\n<!-- end -->\n", encoding="utf-8")
     project.run("lint", "--write")

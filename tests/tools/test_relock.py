@@ -112,12 +112,6 @@ kind = "index"
 [[sources.wheels]]
 name = "mini"
 version = "1.0"
-
-# Its one file.
-[[sources.wheels.members]]
-path = "models/beta/net.py"
-member = "mini/net.py"
-undo = ["lf"]  # they like Windows
 {files}
 # The first patch.
 [[patches]]
@@ -276,7 +270,7 @@ def test_the_store_says_where_the_bytes_came_from(unfetched: Project) -> None:
     assert row["source"] == "UPSTREAM"
 
 
-# Wheels: what a packager changed is undone step by step, and only the pinned hash says whether that was right.
+# Wheels, and the pieces that are found in them.
 
 
 @pytest.fixture
@@ -284,40 +278,62 @@ def packaged(unfetched: Project, tmp_path: Path) -> Project:
     """A project with the wheel mini 1.0, whose one member has Windows line ends."""
     make_wheel(tmp_path / "wheels", "mini", "1.0", {"mini/net.py": CRLF})
     unfetched.env |= pip_environment(tmp_path / "wheels")
-    member = '\n[[sources.wheels.members]]\npath = "models/beta/net.py"\nmember = "mini/net.py"\nundo = ["lf"]\n'
-    edit(unfetched, 'kind = "git"\n', f'kind = "git"\n{INDEX}{member}')
+    edit(unfetched, 'kind = "git"\n', f'kind = "git"\n{INDEX}')
     return unfetched
 
 
-def test_a_wheel_gets_its_hash_once_its_members_are_the_pinned_files(packaged: Project, tmp_path: Path) -> None:
-    lock(packaged)
+def pieces(project: Project) -> dict[str, str]:
+    return {file.path: file.pieces for file in load(project.root).files if file.pieces}
+
+
+def test_a_wheel_gets_its_hash_and_files_their_pieces(packaged: Project, tmp_path: Path) -> None:
+    done = lock(packaged)
+    assert re.search(r"^pieces looked for in 1 members, in \d+\.\d s$", done.stderr, re.MULTILINE)
+    assert f"a package index alone does not give models/alpha/__init__.py, {CORE}, " in done.stderr
+    assert "not in 400 pieces" in done.stderr
+    size = len(FILES["models/beta/net.py"])
+    assert pieces(packaged) == {"models/beta/__init__.py": "|", "models/beta/net.py": f"mini:mini/net.py | a0+{size}"}
+    lock(packaged, "--check")
     index = load(packaged.root).sources[1]
     assert isinstance(index, IndexSpec)
     [wheel] = (tmp_path / "wheels").glob("*.whl")
     assert index.wheels[0].sha256 == sha256(wheel.read_bytes())
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "what"),
-    [
-        ('undo = ["lf"]', "undo = []", "models/beta/net.py: mini/net.py gives SHA-256"),
-        ('undo = ["lf"]', 'undo = ["lf", "no-final-newline"]', "models/beta/net.py: mini/net.py gives SHA-256"),
-        ("mini/net.py", "mini/gone.py", "models/beta/net.py: "),
-        (
-            'path = "models/beta/net.py"\nmember',
-            'path = "models/x.py"\nmember',
-            "models/x.py: mini/net.py gives SHA-256",
-        ),
-    ],
-    ids=["too little undone", "too much undone", "no such member", "no such pinned file"],
-)
-def test_a_member_that_is_not_the_pinned_file_is_exit_4(old: str, new: str, what: str, packaged: Project) -> None:
-    edit(packaged, old, new)
-    before = packaged.lock.read_bytes()
-    done = lock(packaged, code=4)
-    assert "members of mini==1.0 are not the pinned files" in done.stderr
-    assert what in done.stderr
-    assert packaged.lock.read_bytes() == before
+def test_many_pieces_stand_in_short_lines_and_more_than_a_lock_should_hold_in_none(tmp_path: Path) -> None:
+    words = [f"{number} = {number}\n".encode() for number in range(450)]
+    files = {"models/beta/many.py": b"".join(words[:300]), "models/beta/more.py": b"".join(words)}
+    project = make_project(tmp_path, files, {})
+    make_wheel(tmp_path / "wheels", "mini", "1.0", {"mini/back.py": b"".join(reversed(words))})
+    project.env |= pip_environment(tmp_path / "wheels")
+    edit(project, 'kind = "git"\n', f'kind = "git"\n{INDEX}')
+    assert "does not give models/beta/more.py: not in 400 pieces" in lock(project).stderr
+    assert list(pieces(project)) == ["models/beta/many.py"]
+    assert len(pieces(project)["models/beta/many.py"].partition("| ")[2].split()) == 300
+    assert max(map(len, project.lock.read_text(encoding="utf-8").splitlines())) <= 120
+    lock(project, "--check")
+
+
+def test_a_file_that_its_patch_holds_whole_has_no_pieces(tmp_path: Path) -> None:
+    files = {"models/beta/old.py": b"a = 1\n", "models/beta/other.py": b"b = 2\n"}
+    project = make_project(tmp_path, files, {"models/beta/old.py": b"c = 3\n"})
+    make_wheel(tmp_path / "wheels", "mini", "1.0", {"mini/both.py": b"a = 1\nb = 2\n"})
+    project.env |= pip_environment(tmp_path / "wheels")
+    edit(project, 'kind = "git"\n', f'kind = "git"\n{INDEX}')
+    assert "alone does not give" not in lock(project).stderr
+    assert list(pieces(project)) == ["models/beta/other.py"]
+    # Its patch keeps a line from now on.
+    project.run("vendor")
+    write(project.tree, {"models/beta/old.py": b"a = 1\nc = 3\n"})
+    done = project.run("refresh")
+    assert "warning: a package index alone does not give models/beta/old.py now: make lock" in done.stderr
+    lock(project)
+    assert list(pieces(project)) == ["models/beta/old.py", "models/beta/other.py"]
+    # And then none again.
+    write(project.tree, {"models/beta/old.py": b"d = 4\n"})
+    assert "alone" not in project.run("refresh").stderr
+    assert list(pieces(project)) == ["models/beta/other.py"]
+    lock(project, "--check")
 
 
 def test_a_wheel_that_changed_since_is_exit_4(packaged: Project, tmp_path: Path) -> None:
@@ -336,6 +352,7 @@ def test_a_wheel_that_cannot_be_had_keeps_its_hash_with_a_warning_or_is_exit_5(
     done = lock(packaged, "--quiet")
     assert done.stderr.startswith("warning: mini==1.0 stays as it is: ")
     assert packaged.lock.read_bytes() == before
+    assert "not all wheels were there; make lock looks again" in done.stderr
     text = packaged.lock.read_text(encoding="utf-8")
     packaged.lock.write_text(re.sub(r"(?m)^(version = .*)\nsha256 = .*$", r"\1", text), encoding="utf-8")
     done = lock(packaged, code=5)
@@ -428,21 +445,6 @@ def test_a_first_lock_that_says_too_little_is_exit_2(text: str, unfetched: Proje
     unfetched.lock.write_text(content, encoding="utf-8")
     assert "upstream.lock" in lock(unfetched, code=2).stderr
     assert unfetched.lock.read_text(encoding="utf-8") == content
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ('member = "mini/net.py"\n', ""),
-        ('path = "models/beta/net.py"\nmember', "member"),
-        ('undo = ["lf"]', 'undo = ["crlf"]'),
-        ('undo = ["lf"]', 'undo = [" "]'),
-        ('undo = ["lf"]', "undo = 3"),
-    ],
-)
-def test_a_wheel_member_that_says_too_little_is_exit_2(old: str, new: str, packaged: Project) -> None:
-    edit(packaged, old, new)
-    lock(packaged, code=2)
 
 
 def test_no_lock_and_an_unreadable_one_are_exit_2(unfetched: Project) -> None:

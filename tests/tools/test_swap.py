@@ -337,13 +337,13 @@ def test_interrupted_while_a_source_is_silent_the_run_ends_at_once(
 ) -> None:
     (vendored.tree / "models/alpha/core.py").write_bytes(b"# somebody's edit\n")
     shutil.rmtree(vendored.store)
-    wheel = wheel_table("tiny", "1.0", "0" * 64, [("models/alpha/core.py", "core.py")])
+    vendored.pieces({"models/alpha/core.py": "tiny:core.py | a0+9"})
     with servers.silent() as port:
         vendored.sources(
             {
                 "git": ['kind = "git"'],
                 "raw": [f'kind = "raw"\nurl = "http://127.0.0.1:{port}/{{commit}}/{{path}}"'],
-                "index": ['kind = "index"\n\n' + wheel],
+                "index": ['kind = "index"\n\n' + wheel_table("tiny", "1.0", "0" * 64)],
             }[kind]
         )
         text = vendored.lock.read_text(encoding="utf-8")

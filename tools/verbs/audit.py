@@ -34,6 +34,7 @@ HTML = "build/audit/index.html"
     help="Audit this checkout too: a folder with models/ in it, or that folder. [make: TREE=]",
 )
 @click.option("--baseline", "revision", help="Another commit, branch or tag of the baseline. [make: BASELINE=]")
+@click.option("--baseline-from", help="A copy of the baseline's repository to ask instead. [make: BASELINE_FROM=]")
 @click.option("--html", is_flag=True, help=f"Also write {HTML}. [make: HTML=1]")
 @click.option("--check", is_flag=True, help="Exit 1 unless lock and documents hold. [make: CHECK=1]")
 @with_dest
@@ -45,6 +46,7 @@ def audit(
     context: Context,
     checkout: Path | None,
     revision: str | None,
+    baseline_from: str | None,
     html: bool,
     check: bool,
     dest: Path | None,
@@ -54,8 +56,9 @@ def audit(
     """Show what differs between upstream, baseline and vendored tree, and whether what we claim is so.
 
     The vendored file is the one in the tree; where the tree has none, what the lock promises stands in for it, and its
-    status says "not vendored". Differences are no failure: exit 0, also with --tree. What could not be had is null, the
-    rest is shown all the same, and the exit code is 5.
+    status says "not vendored". Differences are no failure: exit 0, also with --tree. Where the baseline's repository
+    cannot be reached, the lock's hashes give each file's status, and only the diffs are missing. What else could not be
+    had is null, the rest is shown all the same, and the exit code is 5.
 
     --check reads both commits anew, or with --offline takes what the store has, and holds them against the lock's
     hashes and dates, the patches' results, and the documents: computed parts, ids, paths, and the files that headings
@@ -66,7 +69,7 @@ def audit(
     from tools.claims import claims, not_checked
 
     lock = context.lock
-    wanted = Wanted(context.tree(dest), checkout, revision, upstream, offline, anew=check)
+    wanted = Wanted(context.tree(dest), checkout, revision, baseline_from, upstream, offline, anew=check)
     sides = gather_sides(context.root, lock, wanted, context.store, context.progress)
     found = claims(context.root, lock, sides, verb_lines()) if check else []
     false = [claim for claim in found if not claim.holds]
@@ -88,10 +91,14 @@ def audit(
     steps: list[str] = []
     if not (check and sides.broken):
         files = run(lock, sides)
-        missing = unknown(files)
+        missing = unknown(files, bytes_too=check)
         steps = _steps(lock.baseline.url, files, revision, offline)
         body["files"] = [file.as_json() for file in files]
         lines.append(_table(files, sides.baseline))
+        undone = [side for file in files if (side := file.sides["baseline"]).why and side.locked]
+        if undone and not missing:
+            lines.append(f"the baseline's diffs of {len(undone)} files are missing: {undone[0].why}")
+            lines.append("next: make audit BASELINE_FROM=<path or URL of a clone of the baseline's repository>")
         if html:
             from tools.audit_page import page
 
@@ -124,7 +131,7 @@ def _steps(baseline: str, files: "list[FileAudit]", revision: str | None, offlin
     hidden = {name for file in files for name, side in file.sides.items() if side.why}
     steps = ["make audit, without OFFLINE=1"] if offline and hidden else []
     if "baseline" in hidden and not offline:
-        steps.append(f"reach {baseline}, or name another in upstream.lock, [baseline] url")
+        steps.append(f"reach {baseline}, or make audit BASELINE_FROM=<path or URL of a clone of it>")
         if revision:
             steps.append(f"make audit, without BASELINE={revision}")
     if "upstream" in hidden:

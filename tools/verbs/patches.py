@@ -73,6 +73,8 @@ def refresh(
         context.progress.warn(f"{line} (make check refuses that)")
     for path in done.extra:
         context.progress.warn(f"{path} is no pinned file: no patch can hold it, so no other tree will have it")
+    for path in done.to_find:
+        context.progress.warn(f"a package index alone does not give {path} now: make lock looks for its pieces")
     lines = [f"written: {name}" for name in (*changed, *([LOCK_NAME] if changed else ()), *done.documents)]
     lines += [f"write the Description in {name}, then run: make lock docs" for name in todo]
     context.report(

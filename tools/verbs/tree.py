@@ -1,5 +1,6 @@
 """Verbs on a vendored tree: vendor, verify, diff, status, clean, apply."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -51,21 +52,34 @@ def vendor(
         lock,
         lock.select(names),
         Place(context.tree(dest), force),
-        sources_for(lock, upstream),
+        sources_for(context.root, lock, upstream),
         context.store,
         context.progress,
         offline=offline,
     )
-    rows = [(row.path, row.status, f"+{row.added}", f"-{row.removed}", row.source) for row in done.rows]
+    rows = [(row.path, row.status, f"+{row.added}", f"-{row.removed}") for row in done.rows]
     total = f"{len(rows)} files, {sum(row.status == 'patched' for row in done.rows)} patched"
     state = "vendored" if done.changed else "nothing to do, all as locked"
-    text = columns([("file", "status", "added", "removed", "source"), *rows])
+    text = columns([("file", "status", "added", "removed"), *rows])
+    text += "".join(f"\n{line}" for line in _summed_up(row.source for row in done.rows))
     text += "".join(f"\ncarried over: {path}" for path in done.carried)
     context.report(
         "vendor",
         {"changed": done.changed, "files": [asdict(row) for row in done.rows], "carried": list(done.carried)},
         f"{text}\n{total}: {state} in {context.tree(dest)}",
     )
+
+
+def _summed_up(origins: Iterable[str]) -> list[str]:
+    """A line for each kind of source: how many files came from it, and what it is called."""
+    kinds: dict[str, list[list[str]]] = {}
+    for origin in origins:
+        kind, _, names = origin.partition(" ")
+        kinds.setdefault(kind, []).append(names.split(", "))
+    return [
+        f"{len(found)} from {kind} {', '.join(sorted({name for names in found for name in names}))}".rstrip()
+        for kind, found in kinds.items()
+    ]
 
 
 @click.command()

@@ -32,9 +32,9 @@ from tools.apply import apply_patch, read_patch
 from tools.errors import ToolError
 from tools.git import Scratch
 from tools.hashes import blob_id, sha256
+from tools.pieces import python_members
 from tools.rebase_state import resume
 from tools.transaction import recover
-from tools.wheels import parse_step, read_member
 
 CORE = "models/alpha/core.py"
 SLOWEST = 5.0
@@ -233,11 +233,11 @@ def readers(project: Project, scratch: Scratch) -> list[Reader]:
 
     def unpacked(data: bytes) -> bool:
         try:
-            got = read_member(data, MEMBER, [parse_step("lf")])
-        except (KeyError, ValueError):
+            members = python_members(data, "tiny")
+        except ValueError:
             return False
-        assert len(got) <= 4 << 20
-        return got == FILES[CORE]
+        assert all(len(got) <= 4 << 20 for got in members.values())
+        return members.get(f"tiny:{MEMBER}") == FILES[CORE]
 
     return [
         Reader("patch", patches, patch),

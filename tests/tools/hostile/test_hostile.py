@@ -122,10 +122,10 @@ def test_a_wheel_is_refused(
     wheel: wheels.Wheel, own: Arena, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     digest = sha256(wheel.data) if wheel.known else "0" * 64
-    table = wheel_table("tiny", "1.0", digest, [("models/alpha/core.py", wheels.MEMBER)])
-    own.project.sources(['kind = "index"\n\n' + table])
+    own.project.sources(['kind = "index"\n\n' + wheel_table("tiny", "1.0", digest)])
+    own.project.pieces({"models/alpha/core.py": f"tiny:{wheels.MEMBER} | a0+1"})
     # What pip would have brought, without half a second for pip.
-    monkeypatch.setattr("tools.sources._download_wheels", lambda _: iter([wheel.data]))
+    monkeypatch.setattr("tools.sources.download_wheels", lambda _: iter([wheel.data]))
     refused(own, 5, (wheel.says, "missing: models/alpha/core.py"), ["vendor"], capsys)
 
 

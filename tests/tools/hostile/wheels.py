@@ -62,7 +62,7 @@ def _link(target: str) -> bytes:
 
 
 def wheels() -> Iterator[Wheel]:
-    absent = re.escape(f"There is no item named '{MEMBER}' in the archive")
+    absent = re.escape(f"there is no member tiny:{MEMBER}")
     wrong = "wrong bytes"
     for name in ("../" + MEMBER, "/" + MEMBER, "../../../../tmp/owned", "C:\\core.py", "tiny\\core.py", ".git/config",
                  "tiny/../tiny/core.py", "TINY/core.py", "tiny/core.py/", "tiny/core.py ", "NUL", "tiny/c\u043ere.py",
