@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import tomlkit
+import attrs
 
 from bench.measure import compare
 from tests.conftest import ROOT
-from tools.lock import LOCK_NAME, load
+from tests.tools.conftest import Project
+from tools.lock import DECISIONS, NAME, load
 
 
 def run(rounds: int) -> list[dict[str, Any]]:
@@ -23,7 +24,7 @@ def run(rounds: int) -> list[dict[str, Any]]:
         top = Path(name)
         store = top / "store"
         tree = top / "tree"
-        verb = [sys.executable, "-m", "tools", "--quiet", "--store", str(store), "vendor", "--dest", str(tree)]
+        verb = [sys.executable, "-m", "tools", "--store", str(store), "vendor", "--dest", str(tree)]
 
         # pip keeps no wheels from one round to the next.
         environment = {**os.environ, "PIP_NO_CACHE_DIR": "1"}
@@ -34,7 +35,7 @@ def run(rounds: int) -> list[dict[str, Any]]:
         def clone_and_apply() -> None:
             shutil.rmtree(top / "clone", ignore_errors=True)
             call("git", "clone", "--quiet", "--depth", "1", lock.pin.url, str(top / "clone"))
-            patches = [str(ROOT / patch.file) for patch in lock.patches]
+            patches = [str(ROOT / "patches" / file.entry.patch) for file in lock.patched]
             call("git", "apply", "--unidiff-zero", *patches, cwd=top / "clone")
 
         def rebuild() -> None:
@@ -48,9 +49,10 @@ def run(rounds: int) -> list[dict[str, Any]]:
         index_only(top / "project")
 
         def fetch_from_the_index() -> None:
-            shutil.rmtree(store, ignore_errors=True)
-            shutil.rmtree(tree, ignore_errors=True)
-            call(*verb[:3], "--root", str(top / "project"), *verb[3:])
+            # Apart from the others' store and tree, since its manifest names another upstream.
+            shutil.rmtree(top / "index", ignore_errors=True)
+            places = ["--store", str(top / "index" / "store"), "vendor", "--dest", str(top / "index" / "tree")]
+            call(*verb[:3], "--root", str(top / "project"), *places)
 
         try:
             clone_and_apply()
@@ -71,11 +73,10 @@ def run(rounds: int) -> list[dict[str, Any]]:
 
 
 def index_only(folder: Path) -> None:
-    """This project's patches and lock in `folder`, without any source but the package index."""
+    """This project in `folder`, with no raw URLs and an upstream that is not there: the package index is left."""
     shutil.copytree(ROOT / "patches", folder / "patches")
-    document = tomlkit.parse((ROOT / LOCK_NAME).read_text(encoding="utf-8"))
-    sources = document["sources"]
-    for at in reversed(range(len(sources))):
-        if sources[at]["kind"] != "index":
-            del sources[at]
-    (folder / LOCK_NAME).write_text(tomlkit.dumps(document), encoding="utf-8")
+    for name in (DECISIONS, NAME):
+        shutil.copyfile(ROOT / name, folder / name)
+    lock = load(ROOT)
+    nowhere = attrs.evolve(lock.decisions.upstream, url=(folder / "nowhere").as_uri())
+    Project(folder, Path(), lock.pin.commit, folder).decide(raw=[], upstream=nowhere)

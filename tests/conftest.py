@@ -50,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
 # former, nor those on real histories left out.
 CLOSING_LINES = pytest.StashKey[list[str]]()
 # A package index has every pinned file, and no history: rebases on real commits, and what the baseline has instead.
-ON_HISTORY = ("test_real_upstream.py", "test_baseline.py")
+ON_HISTORY = ("test_real_upstream.py", "test_walkthrough.py", "test_baseline.py")
 
 
 def without(marker: str) -> str | None:
@@ -83,13 +83,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def without_history() -> str | None:
     """Why tests on upstream's and the baseline's histories cannot run here, or None."""
-    from tools.git import RemoteError, remote_tip
+    from tools.git import RemoteError, tip
     from tools.lock import load
 
     lock = load(ROOT)
     for url in (lock.pin.url, lock.baseline.url):
         try:
-            remote_tip(url, "HEAD")
+            tip(url, "HEAD")
         except RemoteError as error:
             return f"{url} cannot be reached: {error}"
     return None

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.versions import SCHEMA, file_name, tree_hash, write
 from tools.lock import load
-from tools.results import SCHEMA, file_name
 
 SUITE = "tests/models"
 
@@ -72,7 +72,7 @@ class Recorder:
             "device": gpu,
             "note": self.note,
             "date": date.today().isoformat(),
-            "tree": load(ROOT).tree_sha256,
+            "tree": tree_hash(load(ROOT)),
             **{outcome: self.outcomes[outcome] for outcome in ("passed", "failed", "skipped")},
             "left_out": dict(sorted(self.left_out.items())),
             "failures": tidy(self.failed),
@@ -81,6 +81,7 @@ class Recorder:
         path = self.folder / file_name(torch.__version__, python)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+        write(ROOT)
 
 
 def tidy(groups: dict[str, Counter[str]]) -> dict[str, dict[str, int]]:

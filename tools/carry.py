@@ -1,210 +1,190 @@
-"""What becomes of patches and pinned files when the pin moves: `outdated` shows it, `rebase` does it.
+"""What becomes of pinned files and patches at another commit of upstream: git finds the renames, and git merges.
 
-Here is only what can be said of two commits and the patches; nothing is written.
+A repository for that has upstream's commit, `refs/upstream/new`, the pinned files, `refs/upstream/old`, and on `main`
+the same by the names that they have now, and then the new ones. On `patched` are the patched files, which are
+cherry-picked onto `main`. What a person makes of it there, with git or an editor, is read from there.
 """
 
-import ast
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Literal
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from tools.history import Files, History
-from tools.lock import Lock
-from tools.patchset import Patch
+from tools.errors import Next, NoSource
+from tools.files import sha256
+from tools.git import Repo
+from tools.lock import PATCHES, Lock, PinnedFile
+from tools.patch import faults
+from tools.sources import local
 
-Outcome = Literal["clean", "merged", "conflict", "already upstream", "gone"]
+# What can become of a pinned file, and of a patch.
+OUTCOMES = {
+    "same": "the same upstream",
+    "changed": "changed upstream",
+    "renamed": "renamed upstream",
+    "gone": "gone upstream",
+    "clean": "applies as it is",
+    "merged": "merges cleanly",
+    "conflict": "conflicts",
+    "already upstream": "already upstream",
+    "dropped": "dropped",
+}
+_OLD, _NEW, _PATCHED = "refs/upstream/old", "refs/upstream/new", "patched"
+Files = Mapping[str, bytes]
 
 
 @dataclass(frozen=True)
 class Carried:
-    """What became of one patch.
+    """A pinned file at the new commit.
 
-    outcome: `clean` (its file did not change), `merged` (it did, and git merged both), `conflict` (`result` has
-    markers), `already upstream` (nothing of it is left to do), `gone` (its file is not there any more). path: where its
-    file is now, None when gone. added: the lines that it adds. base, old: its file upstream and patched, at the old
-    pin; new: upstream at the new one; result: patched there.
+    path: where it is now, None for gone; away: where it went, outside every component. outcome: the file's; merge: its
+    patch's, "" where it has none. new, result: its bytes upstream, and patched. lost: added lines that are nowhere now.
     """
 
-    file: str
-    target: str
-    outcome: Outcome
+    file: PinnedFile
     path: str | None
-    added: tuple[str, ...]
-    base: bytes
-    old: bytes
-    new: bytes = b""
-    result: bytes = b""
-    note: str = ""
+    away: str
+    outcome: str
+    merge: str
+    new: bytes
+    result: bytes
+    lost: Sequence[str]
 
-    @cached_property
-    def lost(self) -> tuple[str, ...]:
-        """The lines that it added and that are neither added still nor new upstream; none before that is known."""
-        return self._accounted[0]
+    @property
+    def name(self) -> str:
+        """What DROP= calls it: the path of its patch, or of the file where it has none."""
+        return f"{PATCHES}/{self.file.entry.patch}" if self.merge else self.file.path
 
-    @cached_property
-    def taken_over(self) -> tuple[str, ...]:
-        """The lines that it added and that are there because upstream has since added such lines itself."""
-        return self._accounted[1]
-
-    @cached_property
-    def _accounted(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        if self.outcome in ("gone", "conflict"):
-            return (), ()
-        return accounted(self.added, self.base, self.old, self.new, self.result)
-
-
-@dataclass(frozen=True)
-class Moved:
-    """What became of one pinned file: `same`, `changed`, `renamed` (to `path`, changed perhaps) or `gone` (None)."""
-
-    old: str
-    outcome: Literal["same", "changed", "renamed", "gone"]
-    path: str | None
-    note: str = ""
+    @property
+    def note(self) -> str:
+        """Where it is, if that is another place than before."""
+        if self.away:
+            return f"moved to {self.away}, in no component"
+        return f"now {self.path}" if self.outcome == "renamed" else ""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """The move from one commit to another: patches and pinned files in lock order, and new files in our components.
+    """Pinned files in lock order, and what else is in the components (bytes by path)."""
 
-    passed_over: files there that were at the old commit already, and that a person has not taken up.
+    files: Sequence[Carried]
+    others: Files
+
+    @property
+    def ours(self) -> list[Carried]:
+        """The files that have a patch."""
+        return [file for file in self.files if file.merge]
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """All of it for --json."""
+        files = [{"path": it.file.path, "outcome": it.outcome, "now": it.path, "note": it.note} for it in self.files]
+        patches = [{"file": it.name, "target": it.file.path, "outcome": it.merge, "lost": it.lost} for it in self.ours]
+        return {"patches": patches, "files": files, "new_files": sorted(self.others)}
+
+    def rows(self, add: Sequence[str] = (), drop: Sequence[str] = ()) -> list[list[str]]:
+        """The same for people, without what stays as it is. add, drop: what was chosen."""
+        rows = [[it.name, OUTCOMES["dropped" if it.name in drop else it.merge], it.note] for it in self.ours]
+        rows += [[it.file.path, OUTCOMES[it.outcome], it.note] for it in self.files if it.outcome != "same"]
+        return rows + [[path, "taken up" if path in add else "not pinned", ""] for path in sorted(self.others)]
+
+
+def address(place: str, *, offline: bool) -> str:
+    """What git is given for `place`, a URL or path. Raises NoSource offline, unless it is on this machine."""
+    here = local(place)
+    if offline and not here and not place.startswith("file://"):
+        step = Next("rebase", "asks a copy on this machine", {"upstream": "PATH"})
+        raise NoSource(f"{place} is not asked, offline", next_steps=[step])
+    return str(here or place)
+
+
+def prepare(repo: Repo, folders: Iterable[str], pinned: Files, patched: Files, commit: str) -> None:
+    """Merge patches with what upstream changed, in `repo`, which has upstream's `commit` and nothing of ours.
+
+    folders: the components' at that commit. pinned, patched: bytes by path.
     """
-
-    patches: tuple[Carried, ...]
-    files: tuple[Moved, ...]
-    added: tuple[str, ...]
-    passed_over: tuple[str, ...] = ()
-
-
-def survey(
-    history: History,
-    lock: Lock,
-    patches: Mapping[str, Patch],
-    pinned: Mapping[str, bytes],
-    patched: Mapping[str, bytes],
-    old: Files,
-    new: Files,
-) -> Survey:
-    """What the move of the pin from the commit with files `old` to the one with `new` does to `lock`.
-
-    patches: by target. pinned, patched: bytes by path of every file of the lock, upstream and vendored. `old` has all
-    pinned files.
-    """
-    folders = {component.path for component in lock.components}
-    renames = history.renames(old, new)
-    files = []
-    for file in lock.files:
-        moved = renames.get(file.path, "")
-        # A diff names two paths with a blank between them.
-        nameless = " " in moved and lock.patch_for(file.path) is not None
-        if file.path in new:
-            files.append(Moved(file.path, "same" if new[file.path] == file.blob else "changed", file.path))
-        elif moved.rpartition("/")[0] in folders and not nameless:
-            files.append(Moved(file.path, "renamed", moved))
-        else:
-            why = "which no patch can name" if nameless else "outside every component"
-            note = f"moved to {moved}, {why}" if moved else ""
-            files.append(Moved(file.path, "gone", None, note))
-    by_path = {moved.old: moved for moved in files}
-    carried = []
-    for locked in lock.patches:
-        added = tuple(line for hunk in patches[locked.target].hunks for line in hunk.added)
-        start = Carried(locked.file, locked.target, "gone", None, added, pinned[locked.target], patched[locked.target])
-        carried.append(_carried(history, start, by_path[locked.target], new))
-    kept = {moved.path for moved in files}
-    others = [path for path in sorted(new) if path.rpartition("/")[0] in folders and path not in kept]
-    fresh = tuple(path for path in others if path not in old)
-    return Survey(tuple(carried), tuple(files), fresh, tuple(path for path in others if path in old))
+    repo.run("update-ref", _NEW, commit)
+    repo.run("update-ref", _OLD, repo.commit(pinned, "the pinned files"))
+    # git commands that a person gives in there are to do the same as ours.
+    for key, value in (("merge.renames", "false"), ("merge.conflictStyle", "diff3"), ("core.autocrlf", "false")):
+        repo.run("config", key, value)
+    files = _files(repo, folders)
+    now = {path: place or path for path, (place, _) in _places(repo, pinned, files).items()}
+    before, after = {}, {}
+    for path, base in pinned.items():
+        ours, new = patched[path], files.get(now[path], base)
+        # For git, a newline at the end is part of the last line: it would conflict with a patch that changes the line.
+        follows = base.endswith(b"\n") == ours.endswith(b"\n")
+        before[now[path]] = _ended(base, new) if follows else base
+        after[now[path]] = _ended(ours, new) if follows else ours
+    repo.commit(before, "the pinned files, by their names now")
+    repo.run("checkout", "--quiet", "-b", _PATCHED)
+    repo.commit(after, "our patches")
+    repo.run("checkout", "--quiet", "main")
+    repo.commit(files, f"upstream at {commit}")
+    repo.run("cherry-pick", _PATCHED, check=False)
 
 
-def _carried(history: History, start: Carried, moved: Moved, new_files: Files) -> Carried:
-    if moved.path is None:
-        return replace(start, note=moved.note)
-    new = history.read(new_files[moved.path])
-    if moved.outcome == "same":
-        return replace(start, outcome="clean", path=moved.path, new=new, result=start.old)
-    # Git takes a missing newline at the end for a part of the last line, and finds a conflict with any change of it.
-    base, ours, theirs = (_closed(data) for data in (start.base, new, start.old))
-    merged, clean = history.merge(base, ours, theirs, ("upstream", start.file))
-    carried = replace(start, path=moved.path, new=new)
-    if not clean:
-        text = any(line.startswith(b"<<<<<<< ") for line in merged.split(b"\n"))
-        return replace(carried, outcome="conflict", result=merged, note="" if text else "git takes it for no text")
-    result = _ended(merged, start.base, start.old, new)
-    return replace(carried, outcome="already upstream" if result == new else "merged", result=result)
+def survey(repo: Repo, lock: Lock, folders: Iterable[str]) -> Survey:
+    """What stands in `repo`, which `prepare` set up for `lock`, edits included."""
+    new = _files(repo, folders)
+    places = _places(repo, [file.path for file in lock.files], new)
+    unmerged = os.fsdecode(repo.run("diff", "--name-only", "--diff-filter=U", "-z").out).split("\0")
+    files = [_carried(repo, file, *places[file.path], new, unmerged) for file in lock.files]
+    taken = {file.path for file in files}
+    return Survey(files, {path: data for path, data in new.items() if path not in taken})
 
 
-def _closed(data: bytes) -> bytes:
-    return data if data.endswith(b"\n") or not data else data + b"\n"
+def _files(repo: Repo, folders: Iterable[str]) -> dict[str, bytes]:
+    return {path: data for folder in folders for path, data in repo.files(_NEW, folder).items()}
 
 
-def _ended(merged: bytes, base: bytes, old: bytes, new: bytes) -> bytes:
-    """`merged` with its last line ended, or not, as by whoever changed that: the patch, or else upstream."""
-    ours = base.rstrip(b"\n").rpartition(b"\n")[2] != old.rstrip(b"\n").rpartition(b"\n")[2]
-    ours = ours or base.endswith(b"\n") != old.endswith(b"\n")
-    closed = (old if ours else new).endswith(b"\n")
-    return merged if closed else merged.removesuffix(b"\n")
+def _ended(data: bytes, like: bytes) -> bytes:
+    return data.removesuffix(b"\n") + (b"\n" if like.endswith(b"\n") else b"")
 
 
-def accounted(
-    added: Iterable[str], base: bytes, old: bytes, new: bytes, result: bytes
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What became of `added`, the lines that the patch from `base` to `old` adds: those lost, and those taken over.
-
-    As many of a line as the patch brought more of have to be brought by the patch from `new` to `result` as well, or by
-    upstream since, which is what "taken over" means. Of one that it only moved there have to be as many as upstream
-    has, and one at least. Lines of blanks have nothing to lose.
-    """
-    before, patched, upstream, after = (
-        Counter(data.decode("utf-8", errors="replace").split("\n")) for data in (base, old, new, result)
-    )
-    lost: list[str] = []
-    taken: list[str] = []
-    for line in dict.fromkeys(added):
-        if not line.strip():
-            continue
-        brought = patched[line] - before[line]
-        if brought > 0:
-            wanting = max(0, brought - max(0, after[line] - upstream[line]))
-            found = min(wanting, max(0, min(upstream[line], after[line]) - before[line]))
-            taken += [line] * found
-            lost += [line] * (wanting - found)
-        else:
-            lost += [line] * (max(1, upstream[line] + brought) - after[line])
-    return tuple(lost), tuple(taken)
+def _places(repo: Repo, paths: Iterable[str], new: Collection[str]) -> dict[str, tuple[str | None, str]]:
+    """Where each of `paths` is among the `new` files, None for gone; and where it went if it is elsewhere."""
+    options = ("-r", "-z", "-l0", "--find-renames", "--diff-filter=R", "--name-status")
+    words = os.fsdecode(repo.run("diff-tree", *options, _OLD, _NEW, "--", "*.py").out).split("\0")
+    renames = dict(zip(words[1::3], words[2::3], strict=False))
+    found: dict[str, tuple[str | None, str]] = {}
+    for path in paths:
+        now = path if path in new else renames.get(path, "")
+        found[path] = (now, "") if now in new else (None, now)
+    return found
 
 
-def markers(data: bytes, inputs: Iterable[bytes]) -> list[int]:
-    """The lines of `data`, from 1, that are conflict markers left over. inputs: what was merged, where a row of equal
-    signs may be meant."""
-    meant = {line for text in inputs for line in text.split(b"\n")}
-    heads = (b"<<<<<<< ", b"||||||| ", b">>>>>>> ")
-    return [
-        number
-        for number, line in enumerate(data.split(b"\n"), 1)
-        if (line.startswith(heads) or line.rstrip(b"\r") == b"=======") and line not in meant
-    ]
+def _carried(
+    repo: Repo, file: PinnedFile, path: str | None, away: str, files: Files, unmerged: Collection[str]
+) -> Carried:
+    now = path or file.path
+    new = files.get(now, b"")
+    result = (repo.folder / now).read_bytes() if (repo.folder / now).is_file() else b""
+    same = sha256(new) == file.sha256
+    outcome = "gone" if not path else "renamed" if path != file.path else "same" if same else "changed"
+    merge, lost = "merged", []
+    if not file.entry.patch or not path:
+        merge = "gone" if file.entry.patch else ""
+    elif same and sha256(result) == file.entry.patched:
+        merge = "clean"
+    elif now in unmerged and (result == new or faults(now, new, result)):
+        merge = "conflict"
+    elif result == new:
+        merge = "already upstream"
+    else:
+        base, patched = (repo.read(commit, now) or b"" for commit in (f"{_PATCHED}~1", _PATCHED))
+        lost = _lost(repo.diff(now, base, patched), base, patched, new, result)
+    return Carried(file, path, away, outcome, merge, new, result, lost)
 
 
-def syntax_fault(path: str, data: bytes, upstream: bytes) -> str | None:
-    """Why `data` is no Python, or None; None also where `upstream` is none either."""
-    try:
-        ast.parse(upstream)
-        ast.parse(data)
-    except (RecursionError, MemoryError):
-        # Too deep for Python's own parser, which says nothing about the text.
-        return None
-    except (SyntaxError, ValueError) as error:
-        if _is_python(upstream):
-            return f"{path}:{getattr(error, 'lineno', None) or 1}: {getattr(error, 'msg', error)}"
-    return None
-
-
-def _is_python(data: bytes) -> bool:
-    try:
-        ast.parse(data)
-    except (SyntaxError, ValueError):
-        return False
-    return True
+def _lost(diff: str, *sides: bytes) -> list[str]:
+    """The lines that a patch adds or moves, and that do not stand in the result as often as both sides together say."""
+    base, patched, new, result = (Counter(side.decode(errors="surrogateescape").split("\n")) for side in sides)
+    lost = []
+    for line in dict.fromkeys(line[1:] for line in diff.partition("\n@@")[2].split("\n") if line.startswith("+")):
+        # Where upstream has added it as well, once is enough.
+        due = max(1, patched[line] - base[line] + min(base[line], new[line]))
+        lost += [line] * (due - result[line]) if line.strip() else []
+    return lost

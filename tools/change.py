@@ -1,76 +1,61 @@
-"""A change to patches and lock as a whole: tried out beside the project, and completed by the documents that follow.
+"""A change to patches, decisions, documents and lock: what follows is computed first, then written, the lock last.
 
-`refresh` and `rebase` end here; `transaction.py` then writes what comes out.
+A run that is killed in between leaves a lock that does not name the patches which are there; the same verb, run again,
+puts that right.
 """
 
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from tools.apply import build, read_patches
+from tools.apply import read_bytes
 from tools.docs import stale
-from tools.errors import Drift
-from tools.lock import LOCK_NAME, PATCH_DIR, Lock, load
-from tools.progress import Progress
-from tools.store import Store
-from tools.temporary import TemporaryFolder
-from tools.vendor import Place, vendor
-from tools.verify import check
+from tools.files import write
+from tools.lock import DECISIONS, NAME, PATCHES, Lock, dump, parse
+from tools.patch import parse as parse_patch
 
 
-@contextmanager
-def staged(root: Path, changes: Mapping[str, bytes | None]) -> Iterator[Path]:
-    """A folder with the lock and the patches of the project at `root` as `changes` (None: deleted) make them."""
-    with TemporaryFolder() as name:
-        folder = Path(name)
-        (folder / PATCH_DIR).mkdir()
-        for source in (root / LOCK_NAME, *(root / PATCH_DIR).glob("*.patch")):
-            shutil.copyfile(source, folder / source.relative_to(root))
-        for path, data in changes.items():
-            if data is None:
-                (folder / path).unlink()
-            else:
-                (folder / path).write_bytes(data)
-        yield folder
+@dataclass(frozen=True)
+class Change:
+    """The lock to be, the patches' new bytes by file name (None for one that goes), and pyproject's, None as it is."""
+
+    lock: Lock
+    patches: Mapping[str, bytes | None] = field(default_factory=dict)
+    decisions: bytes | None = None
 
 
-def completed(
-    root: Path,
-    changes: Mapping[str, bytes | None],
-    pinned: Mapping[str, bytes],
-    verbs: Sequence[tuple[str, str]],
-    *,
-    draft: bool = False,
-) -> tuple[Lock, dict[Path, bytes | None]]:
-    """The lock that `changes` (paths below `root`) lead to, and every file to write for them: documents as well.
+def planned(root: Path, change: Change, verbs: Sequence[tuple[str, str]]) -> dict[str, bytes | None]:
+    """What `change` and the documents that follow from it make new, bytes by path below `root`, the lock last.
 
-    pinned: bytes by path of whole components, which are built as proof. draft: Descriptions may still be to write.
-    Raises what `load` and `build` raise, and UsageError for a document that cannot be computed.
+    Raises MalformedLock for a lock that could not be read back, what reading a patch raises, and UsageError for a
+    document that cannot be computed.
     """
-    with staged(root, changes) as folder:
-        lock = load(folder)
-        patches = read_patches(folder, lock, draft=draft)
-        whole = [part for part in lock.components if all(file.path in pinned for file in part.files)]
-        build(folder, lock, whole, pinned, draft=draft)
-    documents = stale(root, lock, patches, verbs)
-    return lock, {
-        **{root / path: data for path, data in changes.items()},
-        **{root / name: text.encode() for name, text in documents.items()},
-    }
+    sealed = dump(change.lock)
+    parse(sealed.decode(), change.lock.decisions)
+    patches = {}
+    for file in change.lock.patched:
+        data = change.patches.get(file.entry.patch) or read_bytes(root, file)
+        patches[file.path] = parse_patch(file.entry.patch, data, draft=True)
+    plan: dict[str, bytes | None] = {f"{PATCHES}/{name}": data for name, data in change.patches.items()}
+    if change.decisions:
+        plan[DECISIONS] = change.decisions
+    plan |= stale(root, change.lock, patches, verbs)
+    plan[NAME] = sealed
+    there = {path: (root / path).read_bytes() for path in plan if (root / path).exists()}
+    return {path: data for path, data in plan.items() if data != there.get(path)}
 
 
-def prove(root: Path, changes: Mapping[str, bytes | None], pinned: Mapping[str, bytes]) -> None:
-    """Vendor into a folder of its own from `changes` and `pinned`, as a user will, and verify it.
+def write_all(root: Path, change: Change, verbs: Sequence[tuple[str, str]]) -> list[str]:
+    """Write what is `planned`, the lock last; the paths that changed. Call it while the project is held.
 
-    Raises what `vendor` raises, and Drift when the tree is not what the new lock says.
+    Raises what `planned` does before anything is written; OSError from the disk.
     """
-    with staged(root, changes) as folder:
-        lock = load(folder)
-        store = Store(folder / "store", lambda _: None)
-        for data in pinned.values():
-            store.put(data, "rebase")
-        tree = folder / "tree"
-        vendor(folder, lock, lock.components, Place(tree), [], store, Progress(quiet=True), offline=True)
-        if found := check(tree, lock, lock.components, named=True):
-            raise Drift("the tree built as proof is not what the new lock says", map(str, found))
+    plan = planned(root, change, verbs)
+    # git keeps no empty folder: a first patch may find none.
+    (root / PATCHES).mkdir(exist_ok=True)
+    for path, data in plan.items():
+        if data is None:
+            (root / path).unlink()
+        else:
+            write(root / path, data)
+    return list(plan)

@@ -1,10 +1,13 @@
 """What can go wrong, and the exit code each kind ends a run with.
 
-Every error carries all the findings of its kind and the command that helps next; `__main__` is the
-only place that prints one.
+Every error carries all the findings of its kind and the steps that help next; `show` is the only place that prints one.
 """
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+import attrs
 
 EXIT_CODES: dict[int, str] = {
     0: "done",
@@ -12,30 +15,42 @@ EXIT_CODES: dict[int, str] = {
     2: "usage, a malformed lock or patch, or a folder that cannot be read or written",
     3: "a patch does not apply, or a rebase needs a decision",
     4: "bytes fail their hash",
-    5: "no source could serve a file",
+    5: "no source could serve a file, or a claim could not be checked",
     130: "interrupted",
 }
 
+# info: what is going on. warning: what a user has to know, with --quiet too. One line each.
+log = logging.getLogger("tools")
 
-def visible(text: str) -> str:
-    """`text` as a terminal may be given it: a host's or a repository's control characters written out, not obeyed."""
-    return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
-class ToolError(Exception):
-    """Root of all expected failures.
+@attrs.frozen
+class Next:
+    """A verb that helps next, and why. options: by name, with underscores; True for a switch, None to take one back.
 
-    message: one line saying what failed. findings: one line for each thing found, in order.
-    next_steps: commands or advice, most useful first.
+    `show` adds the options that the user gave, as far as the verb takes them.
     """
+
+    verb: str
+    why: str = ""
+    options: Mapping[str, str | bool | None] = attrs.field(factory=dict)
+
+
+@attrs.define(slots=False, eq=False)
+class ToolError(Exception):
+    """Root of all expected failures: what failed, a line for each thing found, what helps, and more for --json."""
 
     exit_code = 2
 
-    def __init__(self, message: str, findings: Iterable[str] = (), next_steps: Iterable[str] = ()) -> None:
-        super().__init__(message)
-        self.message = message
-        self.findings = tuple(findings)
-        self.next_steps = tuple(next_steps)
+    message: str
+    findings: Iterable[str] = attrs.field(default=(), converter=tuple[str, ...])
+    next_steps: Iterable[str | Next] = attrs.field(default=(), converter=tuple[str | Next, ...])
+    body: Mapping[str, object] = attrs.field(factory=dict)
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class Drift(ToolError):
@@ -49,7 +64,7 @@ class UsageError(ToolError):
 
 
 class MalformedLock(ToolError):
-    """upstream.lock breaks its own rules."""
+    """upstream.lock or the decisions in pyproject.toml break their rules, or disagree."""
 
 
 class MalformedPatch(ToolError):
@@ -75,6 +90,25 @@ class HashMismatch(ToolError):
 
 
 class NoSource(ToolError):
-    """Pinned files that no source could serve."""
+    """Files or commits that no source could serve."""
 
     exit_code = 5
+
+
+def each(items: Iterable[_T], work: Callable[[_T], _R]) -> list[_R]:
+    """What `work` makes of each of `items`. Raises all their ToolErrors as one of the first one's kind, at the end."""
+    done: list[_R] = []
+    failures: list[ToolError] = []
+    for item in items:
+        try:
+            done.append(work(item))
+        except ToolError as error:
+            failures.append(error)
+    if failures:
+        first, *others = failures
+        findings, steps = [*first.findings], [*first.next_steps]
+        for other in others:
+            findings += [other.message, *(f"  {finding}" for finding in other.findings)]
+            steps += [step for step in other.next_steps if step not in steps]
+        raise type(first)(first.message, findings, steps, first.body)
+    return done

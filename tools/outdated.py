@@ -1,82 +1,66 @@
-"""How far upstream has moved on from the pin, and what that would do to us. Reads, never writes."""
+"""How far upstream has moved on from the pin, and what a rebase would meet. Reads, never writes."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from tools.apply import read_patches
-from tools.carry import Survey, survey
-from tools.ends import old_files, patched_bytes, place
-from tools.errors import NoSource
-from tools.git import RemoteError, remote_tip
-from tools.history import History, Step
+from tools.apply import results
+from tools.carry import Survey, address, prepare, survey
+from tools.errors import Next, NoSource, log
+from tools.git import RemoteError, Repo, tip
 from tools.lock import Lock
-from tools.progress import Progress
-
-
-@dataclass(frozen=True)
-class Outdated:
-    """The newest commit on the pinned branch, the commits since the pin, and what a rebase would meet.
-
-    current: nothing is newer; the rest is empty then. ahead: the pin is newer than the branch. diverged: it is not part
-    of the branch's history, None when a copy has too little of that to tell; steps is None then, too, and when the copy
-    lacks the pin.
-    """
-
-    tip: str
-    date: str
-    current: bool = False
-    ahead: bool = False
-    diverged: bool | None = False
-    steps: tuple[Step, ...] | None = ()
-    survey: Survey | None = None
+from tools.sources import pinned
+from tools.store import Store
 
 
 def outdated(
-    root: Path,
-    lock: Lock,
-    upstream: str | None,
-    pinned: Callable[[], Mapping[str, bytes]],
-    progress: Progress,
-    *,
-    offline: bool = False,
-) -> Outdated:
-    """Compare the pin with its branch, at the lock's URL or at `upstream`.
+    root: Path, lock: Lock, store: Store, upstream: str | None, *, offline: bool = False
+) -> tuple[dict[str, Any], Survey | None]:
+    """Compare the pin with its branch, at `upstream` if that is given: a report for --json, and what a rebase meets.
 
-    pinned: gives the bytes of all pinned files, and is called only when there is something newer. Raises NoSource when
-    the repository cannot be asked or has no such branch.
+    The latter is None where the pin is the newest. commits: those that the pin has not, newest first; diverged: whether
+    the pin is no part of the branch's history; each is None where the history at hand does not tell. Raises NoSource.
     """
-    where = place(lock.pin.url, upstream, offline=offline)
-    progress.line(f"git {where.asked}: asking for {lock.pin.branch}")
+    pin = lock.pin
+    place = address(upstream or pin.url, offline=offline)
     try:
-        tip = remote_tip(where.asked, lock.pin.branch)
-        if not tip:
-            raise NoSource(
-                f"{where.asked} has no branch {lock.pin.branch}", next_steps=["choose another in upstream.lock, [pin]"]
-            )
-        _, commit = tip
-        if commit == lock.pin.commit:
-            return Outdated(commit, lock.pin.date, current=True)
-        patches = read_patches(root, lock)
-        base = pinned()
-        patched = patched_bytes(root, lock, base)
-        with History() as history:
-            progress.line(f"git {where.asked}: fetching {lock.pin.branch}, at {commit[:12]}")
-            history.fetch(where.asked, commit, everything=where.everything, past=True)
-            old = old_files(where, lock.pin.commit, base, history, progress, past=True)
-            known = history.resolve(lock.pin.commit) is not None
-            ahead = known and history.contains(commit, lock.pin.commit)
-            related = ahead or (known and history.contains(lock.pin.commit, commit))
-            cut_off = not related and history.shallow
-            return Outdated(
-                commit,
-                history.date(commit),
-                ahead=ahead,
-                diverged=None if cut_off else not related,
-                steps=tuple(history.between(lock.pin.commit, commit)) if known and not cut_off else None,
-                survey=survey(history, lock, patches, base, patched, old, history.files(commit)),
-            )
+        log.info(f"git {place}: asking for {pin.branch}")
+        if not (found := tip(place, pin.branch)):
+            raise NoSource(f"{place} has no branch {pin.branch}", next_steps=["choose another in pyproject.toml"])
+        commit = found[1]
+        newest = {"commit": commit, "date": pin.date, "branch": pin.branch}
+        body = {"current": True, "pin": {"commit": pin.commit, "date": pin.date}, "newest": newest, "ahead": False}
+        if commit == pin.commit:
+            return body | {"diverged": False, "commits": [], "patches": [], "files": [], "new_files": []}, None
+        base = pinned(lock, root, lock.files, store, upstream, offline=offline).files
+        patched = results(root, lock.files, base, tuple(lock.decisions.extras))
+        with Repo.temporary() as repo:
+            repo.fetch(place, commit, branch=pin.branch, depth=None)
+            if not repo.has(pin.commit):
+                with suppress(RemoteError):
+                    repo.fetch(place, pin.commit, depth=None)
+            newest["date"] = repo.date(commit)
+            body |= {"current": False, **_history(repo, lock, commit)}
+            folders = lock.decisions.components.values()
+            prepare(repo, folders, base, patched, commit)
+            met = survey(repo, lock, folders)
+            return body | met.body, met
     except RemoteError as error:
-        raise NoSource(
-            "upstream could not be asked", [f"git {where.asked}: {error}"], ["name a copy of it with UPSTREAM="]
-        ) from error
+        step = Next("outdated", "asks a copy of it", {"upstream": "PATH"})
+        raise NoSource("upstream could not be asked", [f"git {place}: {error}"], [step]) from error
+
+
+def _history(repo: Repo, lock: Lock, newest: str) -> dict[str, Any]:
+    """How the pin stands to the `newest` commit, and the commits between."""
+    pin = lock.pin.commit
+    if not repo.has(pin):
+        return {"ahead": False, "diverged": None, "commits": None}
+    beyond, between = repo.run("rev-list", "--left-right", "--count", f"{pin}...{newest}").out.split()
+    options = ("--topo-order", "--diff-merges=first-parent", "--no-renames", "--name-only")
+    said = repo.run("log", *options, "--format=%x00%H%x00%cI%x00%s%x00", f"{pin}..{newest}").out
+    words = said.decode(errors="replace").split("\0")[1:]
+    commits = []
+    for commit, date, subject, paths in zip(*(words[at::4] for at in range(4)), strict=True):
+        touches = sorted({file.path for file in lock.files} & {*paths.split("\n")})
+        commits.append({"commit": commit, "date": date, "subject": subject, "touches": touches})
+    return {"ahead": between == b"0", "diverged": b"0" not in (beyond, between), "commits": commits}

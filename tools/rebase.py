@@ -1,305 +1,312 @@
 """Carry the patches to another commit of upstream: all of it, or nothing yet.
 
-A rebase that needs a person stops, and stands in `build/rebase` below the project until it is continued or aborted:
-files to resolve, and what it takes to go on without asking anybody again. Patches and lock change only at the end, in
-one step.
+The merge stands in `build/rebase`, a git repository that `carry` sets up; its configuration remembers the rest. There
+it is resolved and continued from any later shell, or given up. Patches and lock change only at the end.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
-from tools.apply import read_patches
-from tools.carry import Carried, Survey, markers, survey, syntax_fault
-from tools.change import completed, prove
-from tools.ends import find, old_files, patched_bytes, place
-from tools.errors import ToolError, Undecided, UsageError
-from tools.git import Scratch
-from tools.hashes import sha256
-from tools.history import History
-from tools.lock import LOCK_NAME, Lock, Pin, is_called, words_in
-from tools.patchset import blemishes, parse
-from tools.progress import Progress
-from tools.refresh import bare, rendered
-from tools.relock import Move, moved
-from tools.sources import on_this_machine
+import attrs
+
+from tools.apply import results
+from tools.carry import Survey, address, prepare, survey
+from tools.change import Change, planned, write_all
+from tools.errors import HashMismatch, Next, NoSource, Undecided, UsageError, log
+from tools.files import sha256
+from tools.git import RemoteError, Repo, tip
+from tools.lock import DECISIONS, NAME, PATCHES, Decisions, Lock, Pin, alone, decided, is_called, without_secrets
+from tools.patch import compose, faults, parse
+from tools.relock import Basis, computed
+from tools.sources import pinned
 from tools.store import Store
-from tools.transaction import REMOVABLE, write_together
+from tools.verify import REBASE
 
-FOLDER = REMOVABLE
-RESOLVE = "resolve"
+Plan = dict[str, bytes | None]
 
 
 @dataclass(frozen=True)
-class Choices:
-    """What a person decides: new files to take up, patches or files to drop, and whether lines may get lost.
+class Order:
+    """What a run is asked for.
 
-    The last counts for the run that is told so, and is not kept: a run later there may be other lines to lose.
+    to: a branch, tag or commit of `url`, by default the decided one; upstream: a copy to ask instead. add: new files to
+    take up; drop: patches, and files that are gone, to do without; allow_loss: added lines may get lost.
     """
 
-    add: frozenset[str] = frozenset()
-    drop: frozenset[str] = frozenset()
+    root: Path
+    store: Store
+    verbs: Sequence[tuple[str, str]]
+    add: Sequence[str] = ()
+    drop: Sequence[str] = ()
     allow_loss: bool = False
-
-    def more(self, other: "Choices") -> "Choices":
-        return Choices(self.add | other.add, self.drop | other.drop, self.allow_loss or other.allow_loss)
+    offline: bool = False
+    to: str = ""
+    url: str | None = None
+    upstream: str | None = None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)
 class Rebase:
-    """A rebase as far as it has come.
+    """A rebase as it stands in `repo`, edits included.
 
-    began: SHA-256 of the lock it began from. files: bytes at the new commit, of all pinned files there and of those
-    that could be added. origin: where these came from, for the store.
+    lock: what it began from, by itself. decisions, pin: for the new lock, its url and branch aside. add, drop: what was
+    chosen so far.
     """
 
-    began: str
-    old: Pin
-    new: Pin
+    repo: Repo
+    lock: Lock
+    decisions: Decisions
+    pin: Pin
     survey: Survey
-    files: Mapping[str, bytes]
-    origin: str
-    choices: Choices = field(default_factory=Choices)
+    add: list[str]
+    drop: list[str]
 
     @property
-    def dropped_patches(self) -> frozenset[str]:
-        return frozenset(
-            patch.file for patch in self.survey.patches if self.choices.drop & {patch.file, patch.target, patch.path}
-        )
+    def files(self) -> dict[str, bytes]:
+        """The files to pin, by path."""
+        kept = {file.path: file.new for file in self.survey.files if file.path}
+        return kept | {path: self.survey.others[path] for path in self.add}
 
     @property
-    def nothing_to_do(self) -> bool:
-        """Whether the pin is there already, and nothing was chosen either."""
-        return self.old == self.new and not (self.choices.add or self.choices.drop)
+    def rows(self) -> list[list[str]]:
+        """What stands, for people."""
+        return self.survey.rows(self.add, self.drop)
 
     @property
-    def paths(self) -> dict[str, str | None]:
-        """Where each file that was pinned is now; None for those that are gone."""
-        return {file.old: file.path for file in self.survey.files}
+    def body(self) -> dict[str, Any]:
+        """The same for --json."""
+        ends = {"from": attrs.asdict(self.lock.pin), "to": attrs.asdict(self.pin)}
+        return {**ends, **self.survey.body, "to_decide": [{"text": it, "drop": name} for it, name in self.undecided()]}
+
+    def undecided(self, *, allow_loss: bool = False) -> Iterator[tuple[str, str]]:
+        """What is left to decide, and the name that DROP= may give to do without, "" for none."""
+        for file in (file for file in self.survey.files if file.name not in self.drop):
+            if not file.path:
+                yield f"{file.name}: {file.file.path} is gone upstream; {file.note}".rstrip("; "), file.name
+            elif file.merge and file.result == file.new:
+                yield f"{file.name}: nothing of it is left to do", file.name
+            elif file.merge:
+                lost = [] if allow_loss else [f"lost: {line.strip()}" for line in file.lost]
+                for text in faults(file.path, file.new, file.result) or lost:
+                    yield f"{file.name}: {text}", ""
+        for folder in self.decisions.components.values():
+            if folder not in {path.rpartition("/")[0] for path in self.files}:
+                yield f"{folder}: none of its files is left; ADD= takes up others", ""
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Something that keeps a rebase from its end: what it is, what may be done about it, and what may be dropped."""
+def begin(order: Order) -> tuple[Rebase, Plan]:
+    """Rebase to `order.to`: the rebase, and what was written, or would be in a dry run (bytes by path, None: removed).
 
-    text: str
-    way: str
-    drop: str = ""
-
-
-@dataclass(frozen=True)
-class Finished:
-    """What a rebase wrote, or with `dry_run` would have written, as paths below the project.
-
-    blemishes: what `lint` will not like in what the patches add.
+    Call it while the project is held. Raises Undecided when a person has to decide, and then the rebase stands in the
+    project; UsageError when one stands there already; NoSource.
     """
-
-    written: tuple[str, ...]
-    removed: tuple[str, ...]
-    blemishes: tuple[str, ...]
-
-
-def begin(
-    root: Path,
-    lock: Lock,
-    name: str,
-    url: str | None,
-    upstream: str | None,
-    pinned: Mapping[str, bytes],
-    progress: Progress,
-    *,
-    offline: bool = False,
-) -> Rebase:
-    """The rebase of `lock` to `name`, a branch, tag or commit of `url`, by default the pin's.
-
-    upstream: a copy of the repository to ask instead. pinned: bytes of all pinned files. Nothing is written. Raises
-    NoSource, UsageError, and for patches that do not stand as they are what `build` raises.
-    """
-    patches = read_patches(root, lock)
-    patched = patched_bytes(root, lock, pinned)
-    where = place(url or lock.pin.url, upstream, offline=offline)
-    with History() as history:
-        branch, commit = find(where, name, lock.pin.branch, history, progress)
-        asked = url and (not offline or on_this_machine(lock.pin.url))
-        before = place(lock.pin.url, None) if asked else where
-        old = old_files(before, lock.pin.commit, pinned, history, progress)
-        new = history.files(commit)
-        progress.line(f"merging {len(lock.patches)} patches")
-        found = survey(history, lock, patches, pinned, patched, old, new)
-        paths = [*(file.path for file in found.files if file.path), *found.added, *found.passed_over]
-        files = {path: history.read(new[path]) for path in paths}
-        pin = Pin(where.url, branch, commit, history.date(commit))
-    origin = "UPSTREAM" if upstream else f"git {where.url}"
-    return Rebase(sha256((root / LOCK_NAME).read_bytes()), lock.pin, pin, found, files, origin)
-
-
-def chosen(rebase: Rebase, add: Iterable[str], drop: Iterable[str], allow_loss: bool) -> Rebase:
-    """`rebase` with further choices; names may be the ends of paths. Raises UsageError for one that fits nothing."""
-    can_drop = {name for patch in rebase.survey.patches for name in (patch.file, patch.target)}
-    can_drop |= {file.old for file in rebase.survey.files if file.path is None}
-    can_add = [*rebase.survey.added, *rebase.survey.passed_over]
-    choices = Choices(_fitting("add", add, can_add), _fitting("drop", drop, sorted(can_drop)), allow_loss)
-    return replace(rebase, choices=rebase.choices.more(choices))
-
-
-def _fitting(what: str, values: Iterable[str], known: Sequence[str]) -> frozenset[str]:
-    def fits(name: str) -> list[str]:
-        return [path for path in known if is_called(path, name)]
-
-    # A value is one name that may have blanks in it, or several names.
-    names = [name for value in values for name in ([value] if fits(value) else words_in(value))]
-    found = set()
-    for name in names:
-        if len(paths := fits(name)) != 1:
-            why = f"could be any of {', '.join(paths)}" if paths else f"is nothing to {what}"
-            raise UsageError(f"{name} {why}", next_steps=[f"there is to {what}: {', '.join(known) or 'nothing'}"])
-        found.add(paths[0])
-    return frozenset(found)
-
-
-def problems(rebase: Rebase) -> list[Problem]:
-    """What is left to decide before `rebase` can be finished; nothing when it can."""
-    found = []
-    dropped = rebase.dropped_patches
-    gone = {patch.target for patch in rebase.survey.patches if patch.path is None}
-    for patch in rebase.survey.patches:
-        if patch.file not in dropped:
-            found += _of_patch(patch, rebase.choices)
-    for file in rebase.survey.files:
-        if file.path is None and file.old not in gone | rebase.choices.drop:
-            note = f" ({file.note})" if file.note else ""
-            found.append(Problem(f"{file.old}: gone upstream{note}", f"DROP={file.old} does without it", file.old))
-    kept = {path.rpartition("/")[0] for path in (*rebase.paths.values(), *rebase.choices.add) if path}
-    folders = {path.rpartition("/")[0] for path in (*rebase.paths, *rebase.survey.added, *rebase.survey.passed_over)}
-    for folder in sorted(folders - kept):
-        way = f"ADD= takes up files, or give up and mend the component's path in {LOCK_NAME}: make rebase-abort"
-        found.append(Problem(f"{folder}: none of its files is left", way))
-    return found
-
-
-def _of_patch(patch: Carried, choices: Choices) -> list[Problem]:
-    drop = f"DROP={patch.file} does without it"
-    if patch.path is None:
-        note = f" ({patch.note})" if patch.note else ""
-        return [Problem(f"{patch.file}: {patch.target} is gone upstream{note}", f"{drop} and its file", patch.file)]
-    if patch.outcome == "conflict" and patch.note:
-        return [Problem(f"{patch.file}: {patch.path} cannot be merged, {patch.note}", drop, patch.file)]
-    if patch.result == patch.new:
-        why = ", upstream has it already" if patch.outcome == "already upstream" else ""
-        return [Problem(f"{patch.file}: nothing of it is left to do{why}", drop, patch.file)]
-    if left := markers(patch.result, [patch.base, patch.old, patch.new]):
-        lines = ", ".join(map(str, left))
-        edit = f"edit {FOLDER}/{RESOLVE}/{patch.path}, whose markers are on lines {lines}"
-        return [Problem(f"{patch.file}: conflict in {patch.path}", edit)]
-    found = []
-    edit = f"edit {FOLDER}/{RESOLVE}/{patch.path}"
+    if found := resume(order.root):
+        if list(found.undecided(allow_loss=order.allow_loss)):
+            steps = [Next("rebase-status", "shows it"), Next("rebase-continue"), Next("rebase-abort", "forgets it")]
+            raise UsageError("a rebase is under way", [f"it stands in {found.repo.folder}"], steps)
+        log.warning(f"finishing the rebase that stands in {REBASE}")
+        return _finish(order, found)
+    staging = _emptied(order.root)
     try:
-        patch.result.decode()
-    except UnicodeDecodeError as error:
-        return [Problem(f"{patch.file}: the result is not UTF-8: {error}", edit)]
-    if fault := syntax_fault(patch.path, patch.result, patch.new):
-        found.append(Problem(f"{patch.file}: the result is no Python: {fault}", edit))
-    if b"\r\n" in patch.result and not (b"\r\n" in patch.old or b"\r\n" in patch.new):
-        text = f"{patch.file}: {patch.path} has Windows line ends now, which upstream's has not"
-        # Every line would be a lost one.
-        return [*found, Problem(text, edit)]
-    if not choices.allow_loss:
-        goes_on = f"{edit}, or ALLOW_LOSS=1 goes on without them"
-        found += [Problem(f"{patch.file}: lost: {line.strip()}", goes_on) for line in patch.lost]
+        found = _set_up(order, Repo(staging))
+        if order.dry_run:
+            return _finish(order, found)
+        _choose(found, order)
+        staging.rename(order.root / REBASE)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return go_on(order)
+
+
+def go_on(order: Order) -> tuple[Rebase, Plan]:
+    """Finish the rebase that stands in the project with the choices in `order`; returns and raises as `begin` does."""
+    if not (found := resume(order.root)):
+        raise UsageError("no rebase is under way", next_steps=[Next("rebase", options={"to": "NAME"})])
+    return _finish(order, found)
+
+
+def abort(root: Path) -> None:
+    """Forget the rebase that stands in the project. Raises UsageError when there is none."""
+    if not (root / REBASE).exists():
+        raise UsageError("no rebase is under way, so there is nothing to abort")
+    # Renamed first: half of one is never taken for a whole one.
+    (root / REBASE).rename(_emptied(root))
+    _emptied(root)
+
+
+def resume(root: Path) -> Rebase | None:
+    """The rebase that stands in the project, None for none. Raises UsageError when what it began from was changed."""
+    if not (root / REBASE).exists():
+        return None
+    repo = Repo(root / REBASE)
+    if _said(repo, "began") == [_origin(root)]:
+        return _read(root, repo)
+    if _said(repo, "commit") == [alone(root).pin.commit]:
+        # Killed when all was written.
+        abort(root)
+        return None
+    why = f"{REBASE} did not begin from {NAME} and the components in {DECISIONS} as they are now"
+    back = f"git checkout {NAME} {DECISIONS} gets the old ones back"
+    raise UsageError(why, (), [back, Next("rebase-abort", "forgets the rebase")])
+
+
+def ways(left: Sequence[tuple[str, str]]) -> Sequence[str | Next]:
+    """What may be done about what is `left` undecided, the likeliest first."""
+    lost = any(": lost: " in text for text, _ in left)
+    return [
+        *([f"edit in {REBASE}, where git status shows conflicts and git mergetool works"] if left else []),
+        Next("rebase-continue", options={"drop": " ".join(name for _, name in left if name) or None}),
+        *([Next("rebase-continue", "goes on without those lines", {"allow_loss": True})] if lost else []),
+        Next("rebase-abort", "forgets it all"),
+    ]
+
+
+# --- Setting it up, and reading it ---
+
+
+def _set_up(order: Order, repo: Repo) -> Rebase:
+    root, offline = order.root, order.offline
+    lock, decisions = alone(root), decided(root)
+    url = order.url or decisions.upstream.url
+    base = pinned(lock, root, lock.files, order.store, None if order.url else order.upstream, offline=offline).files
+    patched = results(root, lock.files, base, tuple(decisions.extras))
+    branch, commit = _fetch(repo, address(order.upstream or url, offline=offline), order.to, decisions.upstream.branch)
+    if order.upstream:
+        try:
+            with Repo.temporary() as probe:
+                probe.fetch(address(url, offline=offline), commit, branch=branch)
+        except (RemoteError, NoSource) as error:
+            log.warning(f"nobody else may be able to fetch {commit[:12]} from {url}: {error}")
+    prepare(repo, decisions.components.values(), base, patched, commit)
+    said = {"url": without_secrets(url), "branch": branch, "commit": commit, "date": repo.date(commit)}
+    for key, value in (said | {"began": _origin(root)}).items():
+        repo.run("config", f"dsu.{key}", value)
+    found = _read(root, repo)
+    kept = {file.file.folder for file in found.survey.files if file.path}
+    away = [file for file in found.survey.files if file.away and file.file.folder not in kept]
+    if moved := {file.file.folder: file.away.rpartition("/")[0] for file in away}:
+        raise Undecided(
+            "a component's folder has moved upstream; nothing is changed yet",
+            [f"{old}: its files are in {new} now" for old, new in moved.items()],
+            [f"edit {DECISIONS}, [tool.vendor.components]", Next("rebase", "then goes on there")],
+        )
     return found
 
 
-def finish(
-    root: Path,
-    lock: Lock,
-    rebase: Rebase,
-    verbs: Sequence[tuple[str, str]],
-    store: Store,
-    progress: Progress,
-    today: date,
-    *,
-    offline: bool = False,
-    dry_run: bool = False,
-) -> Finished:
-    """Write patches, lock and documents for the new pin in one step, once a tree has been built from them and verified.
+def _fetch(repo: Repo, place: str, name: str, branch: str) -> tuple[str, str]:
+    """(branch, commit id) of `name` at `place`, fetched. A shortened id is looked for in `branch`.
 
-    offline: no network is asked what the baseline has of new paths. To be called while `project_lock` is held,
-    without problems left. Raises what `build` raises, before anything is written.
+    Raises UsageError for a name that is not there, NoSource.
     """
-    dropped = rebase.dropped_patches
-    patches: dict[str, bytes] = {}
-    changes: dict[str, bytes | None] = {}
-    for patch in rebase.survey.patches:
-        old = (root / patch.file).read_bytes()
-        if patch.file in dropped:
-            changes[patch.file] = None
-        elif (patch.path, patch.new, patch.result) == (patch.target, patch.base, patch.old):
-            patches[patch.file] = old
-        else:
-            patches[patch.file] = changes[patch.file] = _exported(patch, old, today)
-    kept = sorted({*filter(None, rebase.paths.values()), *rebase.choices.add})
-    folders = {part.name: part.path for part in lock.components}
-    move = Move(
-        rebase.new,
-        {name: [path for path in kept if path.rpartition("/")[0] == folder] for name, folder in folders.items()},
-        {path: rebase.files[path] for path in kept},
-    )
-    text = (root / LOCK_NAME).read_text(encoding="utf-8")
-    changes[LOCK_NAME] = moved(text, lock, move, patches, progress, offline=offline).encode()
-    _, plan = completed(root, changes, move.files, verbs)
-    prove(root, changes, move.files)
-    if not dry_run:
-        for data in move.files.values():
-            store.put(data, rebase.origin)
-        write_together(root, plan, ends_rebase=True)
-    names = {path.relative_to(root).as_posix(): data for path, data in plan.items()}
-    return Finished(
-        tuple(name for name, data in names.items() if data is not None),
-        tuple(name for name, data in names.items() if data is None),
-        tuple(line for name, data in patches.items() for line in blemishes(parse(name, data, draft=True))),
-    )
+    try:
+        if (found := tip(place, name)) and found[0] == "branch":
+            branch = name.removeprefix("refs/heads/")
+        log.info(f"git {place}: fetching {name}")
+        return branch, repo.find(place, name, branch)
+    except RemoteError as error:
+        step = Next("rebase", "asks a copy of it", {"upstream": "PATH"})
+        raise NoSource(f"{name} could not be had", [f"git {place}: {error}"], [step]) from error
 
 
-def _exported(patch: Carried, old: bytes, today: date) -> bytes:
-    assert patch.path is not None
-    with Scratch() as scratch:
-        body = bare(scratch.diff(patch.path, patch.new, patch.result, 0))
-    return rendered(old, body, today)
+def _choose(rebase: Rebase, order: Order) -> None:
+    """Add the choices in `order` to `rebase`, and remember them. Raises UsageError for a name that fits nothing."""
+    droppable = [file.name for file in rebase.survey.files if file.merge or not file.path]
+    choices = (("add", order.add, rebase.add, rebase.survey.others), ("drop", order.drop, rebase.drop, droppable))
+    for what, names, chosen, known in choices:
+        for name in names:
+            paths = [path for path in known if is_called(path, name)]
+            if len(paths) != 1:
+                there = f"there is to {what}: {', '.join(sorted(known)) or 'nothing'}"
+                raise UsageError(f"{name} is not the name of one thing to {what}", next_steps=[there])
+            if paths[0] not in chosen:
+                chosen.append(paths[0])
+                rebase.repo.run("config", "--add", f"dsu.{what}", paths[0])
 
 
-def resolved(rebase: Rebase) -> Rebase:
-    """`rebase` with every patch whose markers are gone counted as merged, so that what it lost is looked for."""
-
-    def settled(patch: Carried) -> Carried:
-        open_ = patch.note or markers(patch.result, [patch.base, patch.old, patch.new])
-        solved = patch.outcome == "conflict" and not open_
-        return replace(patch, outcome="merged") if solved else patch
-
-    return replace(rebase, survey=replace(rebase.survey, patches=tuple(map(settled, rebase.survey.patches))))
+def _read(root: Path, repo: Repo) -> Rebase:
+    lock, decisions = alone(root), decided(root)
+    pin = Pin(*(_said(repo, key)[0] for key in ("url", "branch", "commit", "date")))
+    found = survey(repo, lock, decisions.components.values())
+    # `git rm` there says the same as DROP=.
+    removed = [file.name for file in found.files if file.merge == "gone" and not file.result]
+    return Rebase(repo, lock, decisions, pin, found, _said(repo, "add"), [*_said(repo, "drop"), *removed])
 
 
-def listed(found: Sequence[Problem]) -> list[str]:
-    """`found` in lines: what each is, and below it what may be done."""
-    lines = []
-    for problem, following in zip(found, [*found[1:], None], strict=True):
-        lines.append(problem.text)
-        # Said once for several in a row.
-        if following is None or following.way != problem.way:
-            lines.append(f"  {problem.way}")
-    return lines
+def _said(repo: Repo, key: str) -> list[Any]:
+    return repo.run("config", "--get-all", f"dsu.{key}", check=False).out.decode().splitlines()
 
 
-def steps(found: Sequence[Problem]) -> list[str]:
-    """The commands that go on, or do not, once `found` are seen to."""
-    names = [problem.drop for problem in found if problem.drop]
-    # One with blanks in it has to be named alone.
-    together = " ".join(name for name in names if " " not in name)
-    values = [*([together] if together else []), *(name for name in names if " " in name)]
-    goes_on = [f'make rebase-continue DROP="{value}"' for value in values] or ["make rebase-continue"]
-    return [*goes_on, "make rebase-abort forgets it all"]
+def _origin(root: Path) -> str:
+    """What a rebase begins from, and has to find again when it ends."""
+    return sha256((root / NAME).read_bytes() + json.dumps(decided(root).components).encode())
 
 
-def undecided(found: Sequence[Problem], then: Sequence[str]) -> ToolError:
-    """The error with which a rebase stops for `found`; `then` are the next steps."""
-    return Undecided("the rebase needs a decision; patches and lock are as they were", listed(found), then)
+def _emptied(root: Path) -> Path:
+    """The place beside, where a rebase is set up and removed."""
+    place = root / "build" / ".rebase.new"
+    shutil.rmtree(place, ignore_errors=True)
+    return place
+
+
+# --- Ending it ---
+
+
+def _finish(order: Order, rebase: Rebase) -> tuple[Rebase, Plan]:
+    """Write patches, lock and documents, unless in a dry run. Raises Undecided, HashMismatch for edits in patches/."""
+    _choose(rebase, order)
+    if left := list(rebase.undecided(allow_loss=order.allow_loss)):
+        steps = [Next("rebase", "to resolve that", {"dry_run": None})] if order.dry_run else ways(left)
+        message = "the rebase needs a decision; patches and lock are as they were"
+        raise Undecided(message, [text for text, _ in left], steps, rebase.body)
+    patches = _patches(order.root, rebase)
+    kept = {name: data for name, data in patches.items() if data is not None}
+    for name, line in ((file.name, line) for file in rebase.survey.files for line in file.lost):
+        log.warning(f"{name}: lost: {line.strip()}")
+    decisions, text = _decisions(order.root, rebase)
+    lock = computed(Basis(decisions, rebase.pin, rebase.files, kept), rebase.lock, order.store, offline=order.offline)
+    change = Change(lock, patches, text)
+    plan = planned(order.root, change, order.verbs)
+    if not order.dry_run:
+        write_all(order.root, change, order.verbs)
+        abort(order.root)
+    return rebase, plan
+
+
+def _patches(root: Path, rebase: Rebase) -> Plan:
+    """The patch files for the new pin by name, None for one that goes. Raises HashMismatch for one that was edited."""
+    patches: Plan = {}
+    edited = []
+    for file in rebase.survey.ours:
+        path = root / file.name
+        old = path.read_bytes() if path.exists() else b""
+        locked = sha256(old) == file.file.entry.patch_sha256
+        new: bytes | None = None
+        if file.name not in rebase.drop and (file.outcome, file.merge) == ("same", "clean"):
+            new = old if locked else b""
+        elif file.name not in rebase.drop:
+            header = parse(path.name, old, draft=True).header | {"Last-Update": date.today().isoformat()}
+            new = compose(header, rebase.repo.diff(file.path or "", file.new, file.result))
+        patches[path.name] = new
+        # A killed run may have written or removed it already.
+        if not locked and new != (old or None):
+            edited.append(f"{file.name} is not the file that the lock names")
+    if edited:
+        step = f"keep a copy of what you wrote; git checkout {PATCHES} gets the locked ones back"
+        raise HashMismatch("patches were changed since the rebase began, and are not overwritten", edited, [step])
+    return patches
+
+
+def _decisions(root: Path, rebase: Rebase) -> tuple[Decisions, bytes]:
+    """The decisions for the new pin, and pyproject.toml with them."""
+    old, pin = rebase.decisions.upstream, rebase.pin
+    head, table, rest = (root / DECISIONS).read_bytes().decode().partition("[tool.vendor.upstream]")
+    for was, now in ((old.url, pin.url), (old.branch, pin.branch)):
+        rest = rest.replace(json.dumps(was), json.dumps(now), 1)
+    upstream = attrs.evolve(old, url=pin.url, branch=pin.branch)
+    return attrs.evolve(rebase.decisions, upstream=upstream), (head + table + rest).encode()

@@ -1,75 +1,102 @@
-"""What of a tree is not what the lock says. Offline; reads, never writes."""
+"""What of a tree is not what the lock says, and how things stand at a glance. Offline; reads, never writes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tools import manifest
-from tools.errors import Drift
+from tools.apply import read_patch
+from tools.errors import ToolError
+from tools.files import digest
 from tools.lock import Component, Lock
-from tools.tree import digest, leftovers, listing
+from tools.store import Store
+from tools.tree import MANIFEST, leftovers, python_files
+
+# Where a rebase that waits for a decision stands, below the project.
+REBASE = "build/rebase"
+_NO_MANIFEST = "is not there"
 
 
 @dataclass(frozen=True)
 class Finding:
     """One thing that is off.
 
-    kind: `modified` (other bytes), `missing` (a pinned file is not there), `extra` (a file in a component that is not
-    pinned) or `incomplete` (a component that is not there, a manifest that is absent or of another lock, remains of a
-    killed run). path is below the tree.
+    kind: `modified`, `missing`, `extra` (a Python file that is neither pinned nor recorded), or `incomplete` (no
+    component, no manifest or one of another lock, remains of a killed run). path is below the tree.
     """
 
     kind: str
     path: str
     detail: str = ""
 
+    @property
+    def foreign(self) -> bool:
+        """Whether it may be about somebody's file, which `vendor` stops for."""
+        return self.kind == "extra" or self.detail == _NO_MANIFEST
+
     def __str__(self) -> str:
         return f"{self.kind}: {self.path}" + (f" ({self.detail})" if self.detail else "")
 
 
-def check(tree: Path, lock: Lock, components: Iterable[Component], *, named: bool = False) -> list[Finding]:
-    """Compare `components` of `tree` with `lock`.
+def vendored(tree: Path, component: Component) -> bool:
+    """Whether `component` was vendored to `tree`, or a run was killed while it was."""
+    return (tree / component.path / MANIFEST).exists() or bool(leftovers(tree / component.path))
 
-    named: the user asked for exactly these; otherwise a component that the manifest does not list was never vendored
-    here, and is no finding as long as another one was. Raises OSError from the disk.
-    """
+
+def expected(tree: Path, components: Iterable[Component], *, named: bool = False) -> list[Component]:
+    """What a check of `tree` is about: all `components` when they were named, else those vendored there, if any are."""
     components = list(components)
-    try:
-        sections = manifest.read(tree)
-    except Drift as error:
-        return [Finding("modified", manifest.NAME, error.message)]
-    present = [part for part in components if part.name in sections or (tree / part.path).exists()]
-    expected = components if named or not present else present
-    found = [finding for part in expected for finding in _component(tree, lock, part)]
-    for part in expected:
-        if part.name in sections and not manifest.agrees(sections[part.name], lock, part):
-            found.append(Finding("incomplete", manifest.NAME, f"its section {part.name} is of another lock"))
-        elif part.name not in sections and (tree / part.path).exists():
-            found.append(Finding("incomplete", manifest.NAME, f"has no section {part.name}"))
-        if part.name in manifest.pending(tree):
-            found.append(Finding("incomplete", manifest.PENDING, "left by a killed run"))
-    # What is left beside a folder of several components is found for each.
-    return list(dict.fromkeys(found))
+    here = [part for part in components if vendored(tree, part)]
+    return components if named or not here else here
 
 
-def _component(tree: Path, lock: Lock, component: Component) -> Iterator[Finding]:
-    for path in leftovers(tree, component.path):
-        yield Finding("incomplete", path.relative_to(tree).as_posix(), "left by a killed run")
+def check(
+    tree: Path, lock: Lock, components: Iterable[Component], extras: Sequence[str] | None = None, *, named: bool = False
+) -> list[Finding]:
+    """Compare `components` of `tree` with `lock`; see `expected` for `named`. Raises OSError from the disk.
+
+    extras: those that the tree should have, by default those that its manifests name. Raises Drift for a manifest that
+    is not ours.
+    """
+    parts = expected(tree, components, named=named)
+    return [finding for part in parts for finding in _component(tree, lock, part, extras)]
+
+
+def _component(tree: Path, lock: Lock, component: Component, extras: Sequence[str] | None) -> Iterator[Finding]:
     folder = tree / component.path
-    if not folder.is_dir() or folder.is_symlink():
+    for path in leftovers(folder):
+        yield Finding("incomplete", path.relative_to(tree).as_posix(), "left by a killed run, or one is at work")
+    if not folder.is_dir():
         yield Finding("incomplete", component.path, "the component is not there")
         return
-    present = {f"{component.path}/{name}": path for name, path in listing(folder).items()}
+    made = manifest.read(folder) or manifest.Manifest()
+    extras = made.extras if extras is None else extras
     for file in component.files:
-        if file.path not in present:
+        if not (folder / file.name).exists():
             yield Finding("missing", file.path)
-        elif (actual := digest(present.pop(file.path))) != (expected := lock.expected_sha256(file)):
-            if actual is None:
-                detail = "not a regular file"
-            elif actual == file.sha256:
-                detail = "upstream's bytes, the patch is not applied"
-            else:
-                detail = f"expected SHA-256 {expected}, actual {actual}"
-            yield Finding("modified", file.path, detail)
-    for extra in present:
-        yield Finding("extra", extra)
+        elif (actual := digest(folder / file.name)) != (wanted := file.result(extras)):
+            yield Finding("modified", file.path, f"expected SHA-256 {wanted}, actual {actual or 'no regular file'}")
+    known = {*made.carried, *(file.name for file in component.files)}
+    for name in sorted(python_files(folder).keys() - known):
+        yield Finding("extra", f"{component.path}/{name}")
+    if made.data != manifest.render(lock, component, extras, made.carried, made.replaced):
+        yield Finding("incomplete", f"{component.path}/{MANIFEST}", "is of another lock" if made.data else _NO_MANIFEST)
+
+
+def status(root: Path, lock: Lock, tree: Path, store: Store) -> dict[str, Any]:
+    """How things stand, as --json gives it: pin, store, a word a component and a patch, a rebase under way."""
+    trees = dict.fromkeys((part.name for part in lock.components), "not vendored")
+    for part in (part for part in lock.components if vendored(tree, part)):
+        found = check(tree, lock, [part])
+        trees[part.name] = f"{len(found)} findings, see make verify" if found else "as locked"
+    patches = {}
+    for file in lock.patched:
+        try:
+            patch = read_patch(root, file, draft=True)
+            patches[file.entry.patch] = f"as locked, +{patch.added} -{patch.removed}"
+        except ToolError as error:
+            patches[file.entry.patch] = error.message
+    stored = sum(store.get(file.sha256) is not None for file in lock.files)
+    counts = {"pin": lock.pin.commit, "date": lock.pin.date, "stored": stored, "total": len(lock.files)}
+    return {**counts, "tree": trees, "patches": patches, "rebase": (root / REBASE).exists()}

@@ -18,11 +18,10 @@ import pytest
 import torch
 
 from tests.conftest import CLOSING_LINES, ROOT
-from tools.apply import build
-from tools.lock import Component, load
-from tools.progress import Progress
+from tools.apply import results
+from tools.lock import load
 from tools.sources import gather, sources_for
-from tools.store import Store, default_root
+from tools.store import Store
 
 ATTEND = "models/bs_roformer/attend.py"
 SAGE = "models/bs_roformer/attend_sage.py"
@@ -75,14 +74,9 @@ class Trees:
 def make_trees(top: Path) -> Trees:
     """Both trees below `top`, with as many files as this machine's sources give."""
     lock = load(ROOT)
-    progress = Progress(quiet=True)
-    found = gather(lock.files, sources_for(ROOT, lock, None), Store(default_root(), progress.warn), progress)
+    found = gather(lock.files, sources_for(lock, ROOT), Store())
     missing = frozenset(file.path for file in found.missing)
-    parts = [
-        Component(part.name, part.path, tuple(file for file in part.files if file.path not in missing))
-        for part in lock.components
-    ]
-    patched = {path: data for part in build(ROOT, lock, parts, found.files) for path, data in part.files.items()}
+    patched = results(ROOT, [file for file in lock.files if file.path not in missing], found.files, draft=True)
     for name, files in (("upstream", found.files), ("patched", patched)):
         for path, data in files.items():
             target = top / name / path

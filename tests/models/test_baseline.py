@@ -1,7 +1,6 @@
 """What MODEL_CHANGES.md says of the baseline, on the real repositories: what it had changed, and to what effect."""
 
 import importlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,8 @@ import torch
 from tests.conftest import ROOT
 from tests.models.conftest import Trees, imports_from
 from tests.models.test_whole_models import EXPERIMENTAL, MODELS, Model, audio, make, train
-from tools.audit import Sides, Wanted, audit, gather_sides, unknown
+from tools.git import commit
 from tools.lock import load
-from tools.progress import Progress
-from tools.store import Store, default_root
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one_thread")]
 CHANGED = {
@@ -27,25 +24,14 @@ CHANGED = {
 
 
 @pytest.fixture(scope="module")
-def sides(trees: Trees, tmp_path_factory: pytest.TempPathFactory) -> Sides:
-    trees.need(*(file.path for file in load(ROOT).files))
-    progress = Progress(quiet=True)
-    nowhere = tmp_path_factory.mktemp("nothing vendored")
-    found = gather_sides(ROOT, load(ROOT), Wanted(nowhere), Store(default_root(), progress.warn), progress)
-    if why := unknown(audit(load(ROOT), found)):
-        if os.environ.get("REQUIRE_UPSTREAM") == "1":
-            pytest.fail("; ".join(why))
-        pytest.skip("; ".join(why))
-    return found
-
-
-@pytest.fixture(scope="module")
-def baseline(sides: Sides, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the baseline's files."""
-    top = tmp_path_factory.mktemp("baseline")
-    for path, side in sides.by_name["baseline"].items():
+def baseline(trees: Trees, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the baseline's files, which only its repository has."""
+    lock, top = load(ROOT), tmp_path_factory.mktemp("baseline")
+    trees.need(*(file.path for file in lock.files))
+    pin, folders = lock.baseline, [part.path for part in lock.components]
+    for path, data in commit(pin.url, pin.commit, pin.branch, folders).files.items():
         (top / path).parent.mkdir(parents=True, exist_ok=True)
-        (top / path).write_bytes(side.data or b"")
+        (top / path).write_bytes(data)
     return top
 
 

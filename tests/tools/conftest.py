@@ -5,14 +5,19 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from tests.conftest import run_tools
+from tests.tools.servers import make_wheel, pip_environment
+from tools import pieces
+from tools.files import sha256
+from tools.lock import Branch, Component, Decisions, Entry, Lock, Pin, PinnedFile, dump, load
 
 FILES = {
     "models/alpha/__init__.py": b"from .core import scale\n",
@@ -56,8 +61,13 @@ def make_upstream(where: Path, files: Mapping[str, bytes] = FILES) -> str:
     where.mkdir(parents=True)
     git("init", "-q", cwd=where)
     write(where, files)
+    return commit_all(where, "models")
+
+
+def commit_all(where: Path, message: str) -> str:
+    """A new commit of all that is in the repository `where`; its id."""
     git("add", "-A", cwd=where)
-    git("commit", "-q", "-m", "models", cwd=where)
+    git("commit", "-q", "-m", message, cwd=where)
     return git("rev-parse", "HEAD", cwd=where).strip()
 
 
@@ -97,11 +107,9 @@ class Project:
     def tree(self) -> Path:
         return self.root / "vendor"
 
-    def run(
-        self, *arguments: str | Path, code: int | None = 0, timeout: float = 120
-    ) -> "subprocess.CompletedProcess[str]":
+    def run(self, *arguments: str | Path, code: int | None = 0) -> "subprocess.CompletedProcess[str]":
         """Run a verb on this project and insist on its exit code (None: any)."""
-        done = run_tools("--root", self.root, "--store", self.store, *arguments, env=self.env, timeout=timeout)
+        done = run_tools("--root", self.root, "--store", self.store, *arguments, env=self.env)
         assert "Traceback" not in done.stderr, done.stderr
         assert code is None or done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
@@ -112,56 +120,83 @@ class Project:
 
     def advance(self, files: Mapping[str, bytes | None], message: str = "more") -> str:
         """A new commit of upstream's, with `files` (None: deleted); its id."""
-        for path, data in files.items():
-            if data is None:
-                git("rm", "-q", path, cwd=self.upstream)
-            else:
-                write(self.upstream, {path: data})
-        git("add", "-A", cwd=self.upstream)
-        git("commit", "-q", "-m", message, cwd=self.upstream)
-        return git("rev-parse", "HEAD", cwd=self.upstream).strip()
+        write(self.upstream, {path: data for path, data in files.items() if data is not None})
+        for path in (path for path, data in files.items() if data is None):
+            (self.upstream / path).unlink()
+        return commit_all(self.upstream, message)
 
-    def sources(self, blocks: Sequence[str]) -> None:
-        """Replace the lock's sources by `blocks`, each the TOML of one [[sources]] table without its header."""
-        text = self.lock.read_text(encoding="utf-8")
-        head, rest = text.split("[[sources]]", 1)
-        # Tables after the sources: files and patches, written by the lock verb.
-        tail = re.search(r"^\[\[(files|patches)\]\]", rest, flags=re.MULTILINE)
-        new = "".join(f"[[sources]]\n{block.strip()}\n\n" for block in blocks)
-        self.lock.write_text(head + new + (rest[tail.start() :] if tail else ""), encoding="utf-8")
+    def decide(self, **decisions: Any) -> None:
+        """Change decisions, and the lock with them as far as it repeats them."""
+        lock = load(self.root, agreed=False)
+        chosen = attrs.evolve(lock.decisions, **decisions)
+        write_decisions(self.root, chosen)
+        pin = attrs.evolve(lock.pin, url=chosen.upstream.url, branch=chosen.upstream.branch)
+        wheels = {name: lock.wheels.get(name, "0" * 64) for name in chosen.wheels}
+        self.lock.write_bytes(dump(attrs.evolve(lock, decisions=chosen, pin=pin, wheels=wheels)))
 
-    def pieces(self, texts: Mapping[str, str]) -> None:
-        """Write pieces by hand into the lock, for the pinned files at these paths."""
-        text = self.lock.read_text(encoding="utf-8")
-        for path, pieces in texts.items():
-            head = f'path = "{path}"\nsha256 = '
-            assert text.count(head) == 1
-            text = text.replace(head, f'pieces = "{pieces}"\n{head}')
-        self.lock.write_text(text, encoding="utf-8")
+    def wheels(self, folder: Path, wheels: Mapping[str, Mapping[str, bytes]]) -> None:
+        """Have pip find wheels with `members`, by NAME==VERSION, in `folder` alone, and lock the pieces of them."""
+        hashes, found = {}, {}
+        for wheel, members in wheels.items():
+            name, _, version = wheel.partition("==")
+            hashes[wheel] = make_wheel(folder, name, version, members)
+            [path] = folder.glob(f"{name}-*.whl")
+            found |= pieces.python_members(path.read_bytes(), name)
+        self.decide(wheels=list(wheels))
+        lock = load(self.root)
+
+        def with_pieces(file: PinnedFile) -> PinnedFile:
+            base = (self.upstream / file.path).read_bytes()
+            return attrs.evolve(file, entry=attrs.evolve(file.entry, pieces=pieces.find(base, found) or ""))
+
+        parts = tuple(attrs.evolve(part, files=tuple(map(with_pieces, part.files))) for part in lock.components)
+        self.lock.write_bytes(dump(attrs.evolve(lock, components=parts, wheels=hashes)))
+        self.env |= pip_environment(folder)
+
+    def alone(self) -> None:
+        """Upstream's repository is gone."""
+        self.upstream.rename(self.upstream.with_name("away"))
 
 
-def make_project(where: Path, files: Mapping[str, bytes] = FILES, edited: Mapping[str, bytes] = EDITED) -> Project:
-    """A project below `where` whose lock was written by the product's own `lock` verb, with the git source alone."""
+def write_decisions(root: Path, decisions: Decisions) -> None:
+    lines = ["[tool.vendor]", f"raw = {json.dumps(decisions.raw)}", f"wheels = {json.dumps(decisions.wheels)}"]
+    for name in ("upstream", "baseline"):
+        values = attrs.asdict(getattr(decisions, name))
+        lines += [f"[tool.vendor.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items() if value)]
+    for name in ("components", "extras"):
+        lines += [f"[tool.vendor.{name}]"]
+        lines += [f"{key} = {json.dumps(value)}" for key, value in getattr(decisions, name).items()]
+    (root / "pyproject.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def make_project(
+    where: Path,
+    files: Mapping[str, bytes] = FILES,
+    edited: Mapping[str, bytes] = EDITED,
+    extras: Mapping[str, list[str]] | None = None,
+) -> Project:
+    """A project below `where` with the git source alone, and a patch for each of `edited`, called after its file."""
     upstream = where / "upstream"
     commit = make_upstream(upstream, files)
     root = where / "project"
     (root / "patches").mkdir(parents=True)
-    text = "# Chosen by hand, and kept.\nschema = 1\n"
-    for name in ("pin", "baseline"):
-        text += f'\n[{name}]\nurl = "{upstream.as_uri()}"\nbranch = "main"\ncommit = "{commit}"\n'
-    for name in sorted({path.split("/")[1] for path in files}):
-        text += f'\n[components.{name}]\npath = "models/{name}"\n'
-    text += '\n[[sources]]\nkind = "git"\n'
+    url = upstream.as_uri()
+    folders = {path.split("/")[1]: path.rpartition("/")[0] for path in sorted(files)}
+    decisions = Decisions(Branch(url, "main"), Branch(url, "main", commit), folders, extras=dict(extras or {}))
+    entries = {path: Entry(sha256(data)) for path, data in files.items()}
     for path, new in edited.items():
-        stem = Path(path).stem
-        (root / "patches" / f"{stem}.patch").write_bytes(make_patch(upstream, path, new, f"Change {stem}."))
-        text += f'\n[[patches]]\nfile = "patches/{stem}.patch"\ntarget = "{path}"\n'
-    (root / "upstream.lock").write_text(text, encoding="utf-8")
-    project = Project(root, upstream, commit, where / "store")
-    project.run("lock")
-    # The lock verb keeps what it read; tests want to see it fetched.
-    subprocess.run(["rm", "-rf", str(project.store)], check=True)
-    return project
+        name = f"{Path(path).stem}.patch"
+        patch = make_patch(upstream, path, new, f"Change {Path(path).stem}.")
+        (root / "patches" / name).write_bytes(patch)
+        entries[path] = Entry(entries[path].upstream, "", name, sha256(patch), sha256(new))
+    pin = Pin(url, "main", commit, "2026-01-02T03:04:05+00:00")
+    parts = tuple(
+        Component(name, folder, tuple(PinnedFile(path, entries[path]) for path in sorted(files) if f"/{name}/" in path))
+        for name, folder in folders.items()
+    )
+    write_decisions(root, decisions)
+    (root / "upstream.lock").write_bytes(dump(Lock(decisions, pin, pin, parts, {})))
+    return Project(root, upstream, commit, where / "store")
 
 
 @pytest.fixture
@@ -183,14 +218,6 @@ def vendored(template: Project, tmp_path: Path) -> Project:
     shutil.copytree(template.root, tmp_path / "project", symlinks=True)
     shutil.copytree(template.store, tmp_path / "store")
     return Project(tmp_path / "project", template.upstream, template.commit, tmp_path / "store")
-
-
-@pytest.fixture
-def unfetched(vendored: Project) -> Project:
-    """The same before its first run: no tree, nothing in the store."""
-    shutil.rmtree(vendored.tree)
-    shutil.rmtree(vendored.store)
-    return vendored
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,17 +24,11 @@ class Host:
         self.odd: dict[str, list[Answer]] = {}
         self.asked: list[str] = []
         self.connections = 0
-        self.closing = threading.Event()
         self.port = 0
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def source(self) -> str:
-        """The TOML of a raw source at this host."""
-        return f'kind = "raw"\nurl = "{self.url}/{{commit}}/{{path}}"'
 
     def answer(self, path: str) -> Answer:
         self.asked.append(path)
@@ -64,11 +58,9 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
 
-    def head(self, code: int, length: int | None, headers: Mapping[str, str] | None = None) -> None:
+    def head(self, code: int, length: int, headers: Mapping[str, str] | None = None) -> None:
         self.send_response(code)
-        if length is not None:
-            self.send_header("Content-Length", str(length))
-        for name, value in (headers or {}).items():
+        for name, value in {"Content-Length": str(length), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
 
@@ -88,14 +80,13 @@ def serving(files: Mapping[str, bytes]) -> Iterator[Host]:
     try:
         yield host
     finally:
-        host.closing.set()
         server.shutdown()
         server.server_close()
 
 
-def body(data: bytes, headers: Mapping[str, str] | None = None) -> Answer:
+def body(data: bytes) -> Answer:
     def answer(handler: _Handler) -> None:
-        handler.head(200, len(data), headers)
+        handler.head(200, len(data))
         handler.wfile.write(data)
 
     return answer
@@ -119,51 +110,6 @@ def truncated(data: bytes) -> Answer:
         handler.head(200, len(data) + 100)
         handler.wfile.write(data)
         handler.close_connection = True
-
-    return answer
-
-
-def late(seconds: float, data: bytes) -> Answer:
-    """Answers well, after a while."""
-
-    def answer(handler: _Handler) -> None:
-        handler.host.closing.wait(seconds)
-        body(data)(handler)
-
-    return answer
-
-
-def dripping(length: int = 100_000) -> Answer:
-    """A byte now and then: never silent for long, never done."""
-
-    def answer(handler: _Handler) -> None:
-        handler.head(200, length)
-        for _ in range(length):
-            handler.wfile.write(b"#")
-            if handler.host.closing.wait(0.2):
-                break
-
-    return answer
-
-
-def dripping_head() -> Answer:
-    """The same before the body has even begun."""
-
-    def answer(handler: _Handler) -> None:
-        handler.wfile.write(b"HTTP/1.1 200 ")
-        while not handler.host.closing.wait(0.2):
-            handler.wfile.write(b"O")
-
-    return answer
-
-
-def stalling(data: bytes) -> Answer:
-    """The first bytes of an answer, and then silence on an open connection."""
-
-    def answer(handler: _Handler) -> None:
-        handler.head(200, len(data) + 100)
-        handler.wfile.write(data)
-        handler.host.closing.wait(60)
 
     return answer
 
@@ -202,12 +148,6 @@ def unreachable() -> Iterator[int]:
                 client.close()
 
 
-def refusing() -> int:
-    """A port where nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def make_wheel(folder: Path, name: str, version: str, members: Mapping[str, bytes]) -> str:
     """A wheel that pip takes, in `folder`; its SHA-256."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -222,20 +162,6 @@ def make_wheel(folder: Path, name: str, version: str, members: Mapping[str, byte
         for member, data in {**members, **meta, f"{info}/RECORD": record.encode()}.items():
             archive.writestr(member, data)
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def inflate_wheel(folder: Path, name: str, size: int) -> None:
-    """Make the wheel `name` in `folder` `size` bytes long: it is as good as before, behind a long hole."""
-    [path] = folder.glob(f"{name}-*.whl")
-    data = path.read_bytes()
-    with path.open("wb") as stream:
-        stream.seek(size - len(data))
-        stream.write(data)
-
-
-def wheel_table(name: str, version: str, sha256: str) -> str:
-    """The TOML of one wheel of an index source."""
-    return f'[[sources.wheels]]\nname = "{name}"\nversion = "{version}"\nsha256 = "{sha256}"\n'
 
 
 def pip_environment(folder: Path) -> dict[str, str]:

@@ -1,159 +1,94 @@
-"""Computed parts of documents: filled in, found stale, and never guessed at."""
+"""Computed parts of documents: filled in by `lock`, found stale by `lint`, and never guessed at."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 from tests.tools.conftest import EDITED, FILES, Project
-from tools.docs import DOCUMENTS, render, table
-from tools.errors import EXIT_CODES, UsageError
-from tools.hashes import blob_id, sha256
+from tools.cli import verb_lines
+from tools.docs import DOCUMENTS
+from tools.errors import EXIT_CODES
+from tools.files import sha256
 
-PARTS = (
-    "verbs",
-    "exit-codes",
-    "pins",
-    "files",
-    "baseline",
-    "patches",
-    "index",
-    "versions",
-    "versions-table",
-    "figures",
-)
+CORE, NET, EXTRA = "models/alpha/core.py", "models/beta/net.py", "models/alpha/extra.py"
+PARTS = ("verbs", "exit-codes", "pins", "files", "patches")
 DOCUMENT = "# Title\n\n" + "\n".join(f"<!-- computed: {name} -->\n<!-- end -->\n\nProse.\n" for name in PARTS)
-
-# Without its markers a part is prose that nothing computes, and no check misses it.
-OWN_PARTS = {
-    "README.md": ["verbs", "exit-codes"],
-    "MODEL_CHANGES.md": ["pins", "files", "patches", "baseline", "versions", "index"],
-    "docs/reliability.md": ["versions-table", "figures"],
-}
-
-
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_this_projects_documents_have_their_computed_parts(name: str) -> None:
-    text = (ROOT / name).read_text(encoding="utf-8")
-    assert re.findall("^<!-- computed: (.+) -->$", text, re.MULTILINE) == OWN_PARTS[name]
-
-
-def test_parts_are_filled_in_and_the_rest_stays() -> None:
-    text = "a\n<!-- computed: one -->\nold\nlines\n<!-- end -->\nb\n<!-- computed: two -->\n<!-- end -->\nc"
-    known = {"one": lambda: "new\n", "two": lambda: "\\1 \\g<0>\n"}
-    fresh = render(text, known, "README.md")
-    assert fresh == (
-        "a\n<!-- computed: one -->\nnew\n<!-- end -->\nb\n<!-- computed: two -->\n\\1 \\g<0>\n<!-- end -->\nc"
-    )
-    assert render(fresh, known, "README.md") == fresh
-
-
-@pytest.mark.parametrize("text", ["", "prose\n", "<!-- a comment -->\n<!-- end -->\n"])
-def test_a_document_without_parts_stays_as_it_is(text: str) -> None:
-    assert render(text, {}, "README.md") == text
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("<!-- computed: nope -->\n<!-- end -->\n", "README.md asks for a computed part 'nope'"),
-        ("<!-- computed: one -->\nno end\n", "is not ended"),
-        ("<!-- computed: one -->\n<!-- end --> \n", "is not ended"),
-        ("<!-- computed: one -->\n <!-- end -->\n", "is not ended"),
-        ("<!-- computed: one -->\n<!-- computed: one -->\n<!-- end -->\n", "is not ended"),
-        ("x <!-- computed: one -->\n<!-- end -->\n", "is not ended"),
-        ("<!-- computed: One -->\n<!-- end -->\n", "is not ended"),
-    ],
-    ids=["unknown", "open", "a blank behind", "a blank before", "one in another", "not at the start", "capitals"],
-)
-def test_a_part_that_is_unknown_or_not_closed_is_an_error(text: str, message: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        render(text, {"one": lambda: ""}, "README.md")
-    assert "README.md" in caught.value.message
-    assert message in caught.value.message
-
-
-def test_a_bar_does_not_end_a_cell() -> None:
-    assert table(["a"], [["x | y"]]) == "| a |\n| --- |\n| x \\| y |\n"
 
 
 @pytest.fixture
 def documented(vendored: Project) -> Project:
     """A project with both documents, every part in them, all up to date."""
-    for name in ("README.md", "MODEL_CHANGES.md"):
+    for name in DOCUMENTS:
         (vendored.root / name).write_text(DOCUMENT, encoding="utf-8")
-    vendored.run("lint", "--write")
+    vendored.run("lock")
     return vendored
 
 
-def test_every_part_says_what_is_so(documented: Project) -> None:
+def test_this_projects_documents_have_their_computed_parts() -> None:
+    """Without its markers a part is prose that nothing computes, and no check misses it."""
+    found = {
+        name: re.findall("^<!-- computed: (.+) -->$", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+        for name in DOCUMENTS
+    }
+    assert found["README.md"] == ["verbs", "exit-codes"]
+    assert found["MODEL_CHANGES.md"] == ["pins", "files", "patches"]
+
+
+def test_every_part_says_what_is_so_and_the_rest_stays(documented: Project) -> None:
     text = (documented.root / "README.md").read_text(encoding="utf-8")
     assert text.count("\nProse.\n") == len(PARTS)
-    assert "| `vendor` | Get the pinned files, patch them, verify them, and swap them in. |" in text
+    for name, line in verb_lines():
+        assert f"| `{name}` | {line} |\n" in text
     for code, meaning in EXIT_CODES.items():
         assert f"| {code} | {meaning} |\n" in text
-    assert f"| upstream | {documented.upstream.as_uri()} | `{documented.commit}` | 2026-01-02 |" in text
-    core, extra = "models/alpha/core.py", "models/alpha/extra.py"
-    base, result = blob_id(FILES[core])[:12], blob_id(EDITED[core])[:12]
-    assert f"| `{core}` | `{base}` | patched: `{result}` |" in text
-    assert f"| `{extra}` | `{blob_id(FILES[extra])[:12]}` | unchanged |" in text
-    assert f"| `patches/core.patch` | 1 | +1 -2 | `{sha256(EDITED[core])[:16]}` | Change core. |" in text
-    assert f"| `{core}` |  | none |" in text
-    assert documented.json("lint") == {"schema": 1, "verb": "lint", "ok": True, "patches": 2, "written": []}
-
-
-def test_a_stale_document_is_exit_1_until_it_is_written(documented: Project) -> None:
-    path = documented.root / "MODEL_CHANGES.md"
-    good = path.read_text(encoding="utf-8")
-    path.write_text(good.replace("+1 -2", "+9 -9"), encoding="utf-8")
-    done = documented.run("lint", code=1)
-    assert "stale: MODEL_CHANGES.md" in done.stderr
-    assert "stale: README.md" not in done.stderr
-    assert "next: make docs" in done.stderr
-    assert "+9 -9" in path.read_text(encoding="utf-8")
-    assert documented.json("lint", "--write")["written"] == ["MODEL_CHANGES.md"]
-    assert path.read_text(encoding="utf-8") == good
+    assert f"| upstream | {documented.upstream.as_uri()} | `{documented.commit}` | 2026-01-02 |\n" in text
+    base, result = sha256(FILES[CORE]), sha256(EDITED[CORE])
+    assert f"| `{CORE}` | `{base[:12]}` | patched: `{result[:12]}` | agrees | none |\n" in text
+    assert f"| `{EXTRA}` | `{sha256(FILES[EXTRA])[:12]}` | unchanged | agrees | none |\n" in text
+    assert f"| `patches/core.patch` | 1 | +1 -2 | `{result[:16]}` | Change core. |\n" in text
     documented.run("lint")
 
 
-def test_a_document_goes_stale_with_the_patch_it_tells_of(documented: Project) -> None:
-    path = documented.root / "patches" / "net.patch"
-    path.write_text(path.read_text(encoding="utf-8").replace("Change net.", "Use | the pi."), encoding="utf-8")
-    documented.run("lock")
-    documented.run("lint", code=1)
-    documented.run("lint", "--write")
-    assert "| Use \\| the pi. |" in (documented.root / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("old", ["+1 -2", "Change core.", "| agrees |"])
+def test_a_part_that_somebody_typed_in_is_stale_until_lock_writes_it(old: str, documented: Project) -> None:
+    path = documented.root / "MODEL_CHANGES.md"
+    good = path.read_bytes()
+    path.write_bytes(good.replace(old.encode(), b"typed"))
+    done = documented.run("lint", code=1)
+    assert "stale: MODEL_CHANGES.md" in done.stderr
+    assert "README.md" not in done.stderr
+    assert documented.json("lock")["changed"] == ["MODEL_CHANGES.md"]
+    assert path.read_bytes() == good
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    "content",
     [
-        (b"<!-- computed: nope -->\n<!-- end -->\n", "next: there are verbs, exit-codes"),
-        (b"<!-- computed: verbs -->\n", "README.md has a computed part that is not ended"),
-        (b"\xff\xfe", "README.md cannot be read"),
+        b"<!-- computed: nope -->\n<!-- end -->\n",
+        b"<!-- computed: verbs -->\nno end\n",
+        b"<!-- computed: verbs -->\n<!-- end --> \n",
+        b"<!-- computed: verbs -->\n<!-- computed: pins -->\n<!-- end -->\n",
+        b"x <!-- computed: verbs -->\n<!-- end -->\n",
     ],
-    ids=["unknown", "open", "not UTF-8"],
+    ids=["unknown", "open", "a blank behind", "one in another", "not at the start"],
 )
-def test_a_document_that_cannot_be_computed_is_exit_2(content: bytes, message: str, vendored: Project) -> None:
+def test_a_document_that_cannot_be_computed_stays_as_it_is(content: bytes, vendored: Project) -> None:
     path = vendored.root / "README.md"
     path.write_bytes(content)
-    assert message in vendored.run("lint", "--write", code=2).stderr
+    said = vendored.run("lock", code=2).stderr
+    assert "README.md has a computed part" in said
+    assert "there are verbs, exit-codes" in said
     assert path.read_bytes() == content
 
 
-def test_no_documents_are_in_order(vendored: Project) -> None:
-    done = vendored.run("lint")
-    assert done.stdout == "2 patches and the documents are in order\n"
+def test_a_document_without_parts_and_none_at_all_are_in_order(vendored: Project) -> None:
+    (vendored.root / "README.md").write_bytes(b"prose\n<!-- a comment -->\n<!-- end -->\n")
+    assert vendored.run("lint").stdout == "2 patches and the documents are in order\n"
 
 
-def test_a_document_with_windows_line_ends_is_not_torn(documented: Project) -> None:
+def test_windows_line_ends_are_not_stale(documented: Project) -> None:
+    """git on Windows may check documents out so."""
     path = documented.root / "README.md"
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    documented.run("lint")
-    assert path.read_bytes().count(b"\r\n") > 10
-
-
-def test_lint_reads_no_network(documented: Project, tmp_path: Path) -> None:
-    documented.env["PATH"] = str(tmp_path)
     documented.run("lint")

@@ -1,4 +1,4 @@
-"""README.md's walk-through, command by command: what it shows is what comes out, where upstream can be reached."""
+"""README.md's walk-through, command by command: what it shows is what comes out, and it ends where it began."""
 
 import doctest
 import os
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.tools.test_real_upstream import LOCK, reach
-from tools.git import remote_tip
+from tests.tools.test_real_upstream import LOCK, dateless
+from tools.git import tip
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```console\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
@@ -25,7 +25,7 @@ STEPS = [
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """This project as a user has it after a clone, with an environment that is this one, and vendored."""
+    """This project as a user has it after a clone, with an environment that is this one."""
     copy = tmp_path / "checkout"
     skipped = shutil.ignore_patterns(".git", ".venv", "vendor", "build", "__pycache__", ".*_cache", ".hypothesis")
     shutil.copytree(ROOT, copy, ignore=skipped)
@@ -37,13 +37,13 @@ def checkout(tmp_path: Path) -> Path:
     return copy
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="README.md's commands are for GNU sed, bash and make")
+@pytest.mark.skipif(os.name == "nt", reason="README.md's commands are for a Unix shell and make")
 def test_what_the_walk_through_shows_is_what_comes_out(checkout: Path, tmp_path: Path) -> None:
-    reach(LOCK.pin.url)
-    if (remote_tip(LOCK.pin.url, LOCK.pin.branch) or ("", ""))[1] != LOCK.pin.commit:
+    if (tip(LOCK.pin.url, LOCK.pin.branch) or ("", ""))[1] != LOCK.pin.commit:
         pytest.skip("upstream has moved on, so `make outdated` has more to tell than README.md shows")
     environment = {**os.environ, "DSU_PATCHES_STORE": str(tmp_path / "store"), "PYTHONPATH": ""}
     check = doctest.OutputChecker().check_output
+    before = dateless(checkout)
     assert len(STEPS) > 12
     for command, shown in [("make vendor", "...\n"), *STEPS]:
         done = subprocess.run(
@@ -57,3 +57,4 @@ def test_what_the_walk_through_shows_is_what_comes_out(checkout: Path, tmp_path:
         )
         said = re.sub(r"^make(\[\d+\])?: \*\*\* .*\n", "", done.stdout, flags=re.MULTILINE)
         assert check(shown, said, doctest.ELLIPSIS), f"$ {command}\n{said}"
+    assert dateless(checkout) == before

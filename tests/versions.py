@@ -1,15 +1,17 @@
-"""What test runs on several versions of torch gave: the files in tests/results/, and the table made of them."""
+"""What `make test-torch` gave on several versions: the files in tests/results/, and the table in MODEL_CHANGES.md."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.errors import UsageError
+from tools.files import sha256
+from tools.lock import Lock, load
 
 SCHEMA = 1
 FOLDER = "tests/results"
+MARK = "<!-- made by `make test-torch` -->\n"
 
 
 @dataclass(frozen=True)
@@ -41,28 +43,39 @@ def file_name(torch: str, python: str) -> str:
 
 
 def read(root: Path) -> list[Result]:
-    """All results below `root`, oldest torch first. Raises UsageError for a file that holds none."""
+    """All results below `root`, oldest torch first."""
     found = []
     for path in (root / FOLDER).glob("*.json"):
-        try:
-            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if data.pop("schema") != SCHEMA:
-                raise ValueError(f"its schema is not {SCHEMA}")
-            where = [data.pop(key) for key in ("platform", "device", "note")]
-            found.append(Result(where=", ".join(filter(None, where)), **data))
-            _ = found[-1].order
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UsageError(
-                f"{FOLDER}/{path.name} holds no results of a test run", [str(error)], ["`make test-torch` writes them"]
-            ) from error
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        assert data.pop("schema") == SCHEMA, path
+        where = [data.pop(key) for key in ("platform", "device", "note")]
+        found.append(Result(where=", ".join(filter(None, where)), **data))
     return sorted(found, key=lambda result: result.order)
 
 
-Table = Callable[[Sequence[str], Sequence[Sequence[object]]], str]
+def tree_hash(lock: Lock) -> str:
+    """One hash for what a whole vendored tree holds."""
+    return sha256("".join(f"{file.result()}  {file.path}\n" for file in lock.files).encode())
 
 
-def summary(results: list[Result], tree: str, table: Table) -> str:
-    """The results as a table. tree: the hash of today's tree. table: (head, rows) to Markdown."""
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def write(root: Path) -> None:
+    """Bring the table in MODEL_CHANGES.md up to date."""
+    path = root / "MODEL_CHANGES.md"
+    before, mark, rest = path.read_text(encoding="utf-8").partition(MARK)
+    after = rest.partition("<!-- end -->")[2]
+    if mark:
+        fresh = f"{before}{mark}{text(read(root), tree_hash(load(root)))}<!-- end -->{after}"
+        path.write_text(fresh, encoding="utf-8", newline="\n")
+
+
+def summary(results: list[Result], tree: str) -> str:
+    """The results as a table. tree: the hash of today's tree."""
     rows = [
         (
             result.torch,
@@ -80,9 +93,9 @@ def summary(results: list[Result], tree: str, table: Table) -> str:
     return table(("torch", "Python", "NumPy", "on", "passed", "skipped", "failed", "left out", "patches"), rows)
 
 
-def text(results: list[Result], tree: str, table: Table) -> str:
+def text(results: list[Result], tree: str) -> str:
     """The same, and what was skipped and what failed."""
-    out = summary(results, tree, table)
+    out = summary(results, tree)
     for word, groups in (("Skipped", "skips"), ("Failed", "failures")):
         lines = _reasons(results, groups)
         if lines:

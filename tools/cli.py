@@ -1,0 +1,456 @@
+"""The verbs: options in, one call, one report out. Each option has one name here and, in capitals, in the Makefile."""
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+from click import Argument, Option
+
+from tools.errors import EXIT_CODES, Drift, Next, NoSource, ToolError, UsageError
+from tools.files import held
+from tools.lock import NAME, Lock, load
+from tools.show import Show, aligned, listen
+from tools.store import Store
+
+PROJECT = Path(__file__).resolve().parents[1]
+Names = tuple[str, ...]
+
+
+@dataclass
+class Run:
+    """What every verb gets: the project, the store, and how to show things."""
+
+    root: Path
+    store: Store
+    show: Show
+
+    @cached_property
+    def lock(self) -> Lock:
+        """The project's lock."""
+        return load(self.root)
+
+    def tree(self, dest: str | None) -> Path:
+        """The whole path of the tree that DEST= names, vendor/ by default. UsageError for a folder inside a tree."""
+        if not dest:
+            return self.root / "vendor"
+        tree = Path(dest).expanduser().resolve()
+        for path in (Path(component.path) for component in self.lock.components):
+            for inside in (path, *path.parents[:-1]):
+                depth = len(inside.parts)
+                if tree.parts[-depth:] == inside.parts and not (tree / inside.parts[0]).exists():
+                    step = Next(self.show.verb, options={"dest": str(tree.parents[depth - 1])})
+                    raise UsageError(f"{tree} is a folder in a tree; DEST= is the folder around it", (), [step])
+        return tree
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Holds the project while a verb writes patches, lock or documents. Raises UsageError as `files.held` does."""
+        return held(self.root / "build" / "project.lock")
+
+
+# make gives --ALLOW_LOSS.
+@click.group(
+    epilog="Exit codes: " + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items()) + ".",
+    context_settings={"token_normalize_func": lambda name: name.lower().replace("_", "-")},
+)
+@click.option("--root", type=Path, default=PROJECT, help=f"Folder with {NAME} and patches/; this project by default.")
+@click.option("--store", type=Path, help="Folder of the store.")
+@click.pass_context
+def cli(context: click.Context, root: Path, store: Path | None) -> None:
+    """Fetch the pinned upstream models, patch them, and account for every byte.
+
+    A first run: `python -m tools vendor`, then `python -m tools verify`. make takes each option in capitals, as DEST=.
+    """
+    listen()
+    context.obj = Run(root.expanduser().resolve(), Store(store and store.expanduser().absolute()), context.obj)
+
+
+JSON = Option(["--json"], is_flag=True, expose_value=False, help="Report as JSON.")
+
+
+def verb(*options: click.Parameter) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Make a function a verb: it is given the Run and the values of `options`, and returns the exit code.
+
+    Its docstring's first line is what the README says of it.
+    """
+
+    def register(function: Callable[..., int]) -> Callable[..., int]:
+        @click.pass_context
+        def command(context: click.Context, /, **given: Any) -> int:
+            run: Run = context.obj
+            run.show.verb, run.show.given = str(context.info_name), given
+            return function(run, **given)
+
+        name = function.__name__.replace("_", "-")
+        cli.command(name, params=[*options, JSON], help=function.__doc__)(command)
+        return function
+
+    return register
+
+
+def names(name: str, text: str) -> Option:
+    """A list of names that a verb takes, with blanks or commas between them."""
+
+    def words(_: click.Context, __: click.Parameter, values: Sequence[str]) -> Names:
+        return tuple(" ".join(values).replace(",", " ").split())
+
+    return Option([name], help=text, multiple=True, callback=words)
+
+
+DEST = Option(["--dest"], help="The tree, in which components lie by their paths; vendor/ by default.")
+COMPONENTS = names("--components", "Only these components.")
+EXTRAS = names("--extras", "With the patches of these extras.")
+OFFLINE = Option(["--offline"], is_flag=True, help="Ask no network.")
+UPSTREAM = Option(["--upstream"], help="Ask this first: a repository (path or URL), a bundle, a folder of files.")
+FORCE = Option(["--force"], is_flag=True, help="Others' files do not stop the run; copies are kept.")
+
+
+def verb_lines() -> list[tuple[str, str]]:
+    """(name, one line) of each verb there is, as README.md lists them."""
+    return [(name, command.get_short_help_str(200)) for name, command in cli.commands.items()]
+
+
+@verb(DEST, COMPONENTS, EXTRAS, UPSTREAM, OFFLINE, FORCE)
+def vendor(run: Run, dest: str | None, components: Names, extras: Names, **how: Any) -> int:
+    """Get the pinned files, patch them, verify them, and rename them in.
+
+    With --dest, somebody's project: in the component folders there, `*.py` files are replaced and all else stays.
+    """
+    from tools import vendor as work
+
+    parts, extras = run.lock.select(components), run.lock.extras(extras)
+    order = work.Order(run.root, run.lock, parts, run.tree(dest), run.store, extras=extras, **how)
+    done = work.vendor(order)
+    words = {file.path: "patched" if file.patched(extras) else "unchanged" for part in parts for file in part.files}
+    files = [{"path": path, "status": word} for path, word in words.items()]
+    body = {"changed": done.changed, "tree": str(order.tree), "sources": done.summary, "files": files}
+    total = f"{len(words)} files, {list(words.values()).count('patched')} patched, in {order.tree}"
+    return run.show.result(body, *([total, done.summary] if done.changed else [f"nothing to do: {total}"]))
+
+
+@verb(DEST, COMPONENTS)
+def verify(run: Run, dest: str | None, components: Names) -> int:
+    """Check a tree against the lock: modified, missing, extra, incomplete. Offline."""
+    from tools import verify as work
+
+    tree = run.tree(dest)
+    parts = work.expected(tree, run.lock.select(components), named=bool(components))
+    here, count = [part.name for part in parts], sum(len(part.files) for part in parts)
+    found = work.check(tree, run.lock, parts, named=True)
+    body = {"findings": [asdict(finding) for finding in found], "components": here, "files": count, "tree": str(tree)}
+    if found:
+        # Without FORCE=1 vendor would stop for files that are not recorded as somebody's.
+        force = {"force": True} if any(finding.foreign for finding in found) else {}
+        steps = [Next("diff", "shows edits"), Next("vendor", "puts the tree right, and keeps copies of edits", force)]
+        raise Drift(f"{tree} is not what the lock says", map(str, found), steps, body)
+    return run.show.result(body, f"{count} files as locked: {', '.join(here)}, in {tree}")
+
+
+@verb(
+    DEST,
+    Option(["--context"], type=click.IntRange(0), default=3, help="Lines around each change."),
+    names("--file", "Only these files; the end of a path is enough."),
+    Option(["--export"], type=Path, help="Write patches to this folder that `git apply` and `patch -p1` take."),
+    UPSTREAM,
+    OFFLINE,
+)
+def diff(run: Run, dest: str | None, context: int, file: Names, export: Path | None, **how: Any) -> int:
+    """Show upstream against the vendored tree, edits included."""
+    from tools import diff as work
+    from tools.sources import pinned
+    from tools.verify import vendored
+
+    lock, tree = run.lock, run.tree(dest)
+    there = (it for part in lock.components if vendored(tree, part) for it in part.files)
+    files = lock.named(file) if file else tuple(there)
+    if not files:
+        raise Drift(f"nothing is vendored in {tree}", next_steps=[Next("vendor")])
+    base = pinned(lock, run.root, files, run.store, **how).files
+    found = [difference for difference in work.differences(tree, files, base, context) if difference.text]
+    body = {"files": [asdict(difference) for difference in found]}
+    if export:
+        written = work.export(run.root, lock, found, export.expanduser())
+        return run.show.result(body, *(f"written: {path}" for path in written))
+    return run.show.result(body, diff="".join(difference.text for difference in found))
+
+
+@verb(DEST)
+def status(run: Run, dest: str | None) -> int:
+    """Show pin, store, tree, patches and a rebase under way at a glance."""
+    from tools import verify as work
+
+    tree = run.tree(dest)
+    found = work.status(run.root, run.lock, tree, run.store)
+    rows = [
+        ("pin", f"{found['pin']} of {found['date'][:10]}"),
+        ("store", f"{found['stored']} of {found['total']} pinned files, {run.store.root}"),
+        ("tree", str(tree)),
+        *((f"  {name}", text) for name, text in found["tree"].items()),
+        ("patches", str(len(found["patches"]))),
+        *((f"  {name}", text) for name, text in found["patches"].items()),
+        ("rebase", f"under way in {work.REBASE}" if found["rebase"] else "none"),
+    ]
+    return run.show.result(found, *aligned(rows))
+
+
+@verb(DEST, FORCE)
+def clean(run: Run, dest: str | None, force: bool) -> int:
+    """Remove what we made from a tree, and put back what it had replaced; all else stays, the store too."""
+    from tools import vendor as work
+
+    tree = run.tree(dest)
+    done = work.clean(run.lock, tree, run.store, force=force)
+    lines = [f"put back: {path}" for path in done.restored]
+    return run.show.result(asdict(done), *lines, f"{len(done.removed)} files removed from {tree}")
+
+
+@verb(
+    DEST,
+    Option(["--tree"], type=Path, help="Tell what each file in this checkout is: models/, or the folder around it."),
+    Option(["--baseline"], default="", help="Another commit, branch or tag of the baseline's repository."),
+    Option(["--baseline-from"], default="", help="A clone of the baseline's repository, a path or URL."),
+    Option(["--html"], is_flag=True, help="Also write build/audit/index.html, with the diffs side by side."),
+    Option(["--check"], is_flag=True, help="Exit 1 for a false claim of lock or documents, 5 for one not checked."),
+    UPSTREAM,
+    OFFLINE,
+)
+def audit(run: Run, dest: str | None, tree: Path | None, html: bool, check: bool, offline: bool, **places: Any) -> int:
+    """Show what differs between upstream, baseline and vendored tree, and whether what we claim is so.
+
+    Where the tree lacks a file, what the lock promises stands in for it. Differences are no failure.
+    """
+    from tools import audit as work
+    from tools.files import write
+    from tools.sources import pinned
+
+    lock, clone = run.lock, places["baseline_from"]
+    upstream = pinned(lock, run.root, lock.files, run.store, places["upstream"], offline=offline).files
+    checked, steps = [], []
+    if check:
+        held, unread = work.commit_claims(lock, (places["upstream"] or "", clone), offline=offline)
+        held += work.claims(run.root, lock, upstream, verb_lines())
+        false = [claim for claim in held if claim]
+        body: dict[str, Any] = {"false": false, "not_checked": unread}
+        if false:
+            steps = [Next("lock", "computes the lock, and the documents' tables")]
+            raise Drift(f"{len(false)} claims are not so", false + unread, steps, body)
+        if unread:
+            steps = [Next("audit", "asks clones that you have", {"upstream": "PATH", "baseline_from": "PATH"})]
+            raise NoSource(f"{len(held)} claims hold; others could not be checked", unread, steps, body)
+        checked = [f"{len(held)} claims of the lock and the documents hold"]
+    commit, sides, why = work.baseline_of(lock, run.store, places["baseline"], clone, offline)
+    files = work.audit(run.root, lock, run.tree(dest), upstream, sides)
+    checkout = tree and work.checkout(lock, tree.expanduser().absolute(), files)
+    rows = [] if checkout else [["", "patch", "app", "move", "status"]]
+    for part in lock.components:
+        rows.append([part.path])
+        for file in (file for file in files if file.path.startswith(f"{part.path}/")):
+            changes = [file.change(*pair) for pair in work.PAIRS]
+            cells = [checkout[file.path]] if checkout else [*changes, file.status[0]]
+            rows.append([f"  {Path(file.path).name}", *cells])
+    lines = aligned(rows)
+    if not checkout:
+        differs = [file for file in files if "baseline differs" in file.status]
+        count = f"{len(differs)} of {len(files)} files"
+        kept = sum(file.change("upstream", "vendored") == "=" for file in differs)
+        lines.append("patch: upstream > vendored; app: upstream > baseline; move: baseline > vendored")
+        lines.append(f"the baseline {commit[:7]} differs from upstream in {count}, {kept} unchanged here")
+    lines += checked
+    if why:
+        lines.append(f"the baseline's diffs are missing: {why}")
+        steps = [Next("audit", "asks a clone", {"baseline_from": "PATH"})]
+    if html:
+        from tools.page import page
+
+        path = run.root / "build" / "audit" / "index.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, page(lock, commit, files))
+        lines.append(f"written: {path}")
+    listed = []
+    for file in files:
+        diffs = {"_".join(pair): text for pair, text in file.diffs.items()}
+        listed.append({"path": file.path, "status": file.status, "sha256": file.hashes, "diffs": diffs})
+    body = {"baseline": commit, "files": listed, "checkout": checkout, "unread": why}
+    return run.show.result(body, *lines, next_steps=steps)
+
+
+@verb(Argument(["source"], type=Path), Argument(["dest"]), COMPONENTS, EXTRAS)
+def apply(run: Run, source: Path, dest: str, components: Names, extras: Names) -> int:
+    """Patch a folder that is laid out as upstream, SOURCE, into a new folder DEST. No network, no store."""
+    from tools.apply import folder
+
+    lock, tree = run.lock, Path(dest).expanduser().resolve()
+    written = folder(run.root, lock, lock.select(components), source.expanduser(), tree, lock.extras(extras))
+    return run.show.result({}, f"{len(written)} files in {tree}")
+
+
+@verb(
+    DEST,
+    COMPONENTS,
+    names("--adopt", "Edited files that get a first patch; the end of a path is enough."),
+    names("--drop", "Patches that go."),
+    Option(["--description"], help="What the header of a first patch says; to be written otherwise."),
+    UPSTREAM,
+    OFFLINE,
+)
+def refresh(run: Run, dest: str | None, components: Names, adopt: Names, drop: Names, **asked: Any) -> int:
+    """Turn edits in a vendored tree into patches, and drop patches; lock and documents follow."""
+    from tools import refresh as work
+    from tools.vendor import Order
+
+    description = asked.pop("description")
+    with run.writing():
+        order = Order(run.root, run.lock, run.lock.select(components), run.tree(dest), run.store, **asked)
+        paths = [file.path for file in run.lock.named(adopt)] if adopt else []
+        changed, to_describe = work.refresh(order, work.Wish(paths, description, drop), verb_lines())
+    lines = [f"{'written' if (run.root / path).exists() else 'removed'}: {path}" for path in changed] or ["no edits"]
+    lines += [f"write the Description in {path}, then run: make lock" for path in to_describe]
+    steps = [Next("vendor", "takes what a dropped patch made out of the tree")] if drop else []
+    return run.show.result({"changed": changed, "to_describe": to_describe}, *lines, next_steps=steps)
+
+
+@verb(UPSTREAM)
+def lock(run: Run, upstream: str | None) -> int:
+    """Compute upstream.lock from the decisions in pyproject.toml, upstream, wheels and patches; documents follow."""
+    from tools.relock import relock as work
+
+    with run.writing():
+        changed = work(run.root, run.store, upstream, verb_lines())
+    lines = [f"written: {path}" for path in changed] or [f"{NAME} and the documents are up to date"]
+    return run.show.result({"changed": changed}, *lines)
+
+
+@verb()
+def lint(run: Run) -> int:
+    """Check lock, patches and the computed parts of the documents. Offline."""
+    from tools.relock import lint as work
+
+    untried = work(run.root, run.lock, run.store, verb_lines())
+    lines = [f"{path}: not in the store, so its patch was read and not tried" for path in untried]
+    count = len(run.lock.patched)
+    body = {"patches": count, "untried": untried}
+    return run.show.result(body, *lines, f"{count} patches and the documents are in order")
+
+
+@verb(UPSTREAM, OFFLINE)
+def outdated(run: Run, upstream: str | None, offline: bool) -> int:
+    """Show what upstream has that the pin has not, and what a rebase would meet."""
+    from tools.outdated import outdated as work
+
+    pin = run.lock.pin
+    body, met = work(run.root, run.lock, run.store, upstream, offline=offline)
+    here = f"the pin, {pin.commit[:12]} of {pin.date[:10]},"
+    if not met:
+        return run.show.result(body, f"current: {here} is the newest on {pin.branch}")
+    newest, commits = body["newest"], body["commits"]
+    how = "ahead of" if body["ahead"] else "no part of" if body["diverged"] else "behind"
+    count = "an unknown number of" if commits is None else len(commits)
+    rows = [["*" if it["touches"] else " ", it["commit"][:12], it["date"][:10], it["subject"]] for it in commits or []]
+    lines = [
+        f"{here} is {how} {pin.branch}, which is at {newest['commit'][:12]} of {newest['date'][:10]}",
+        f"{count} commits between, * where a pinned file changes:",
+        *aligned(rows[:20]),
+        *([f"  and {len(rows) - 20} more"] if rows[20:] else []),
+        *aligned(met.rows()),
+    ]
+    steps = [Next("rebase", options={"to": pin.branch, "dry_run": True})]
+    return run.show.result(body, *lines, next_steps=steps, code=1)
+
+
+CHOICES = (
+    names("--add", "New files of a component to take up."),
+    names("--drop", "Patches, or files that are gone, to do without."),
+    Option(["--allow-loss"], is_flag=True, help="Go on although added lines are lost."),
+    OFFLINE,
+)
+
+
+@verb(
+    Option(["--to"], required=True, help="A branch, tag or commit of upstream."),
+    Option(["--url"], help="Another repository to follow from now on."),
+    Option(["--dry-run"], is_flag=True, help="Write nothing; exit as the real run would."),
+    *CHOICES,
+    UPSTREAM,
+)
+def rebase(run: Run, **asked: Any) -> int:
+    """Carry the patches to another commit of upstream, and move the pin there.
+
+    Patches, lock and documents are written when nothing is left to decide; otherwise the run stops with exit code 3.
+    """
+    from tools.rebase import begin
+
+    return _rebased(run, begin, **asked)
+
+
+@verb(*CHOICES)
+def rebase_continue(run: Run, **asked: Any) -> int:
+    """Go on with a rebase that stopped, once its files are resolved and its choices made."""
+    from tools.rebase import go_on
+
+    return _rebased(run, go_on, **asked)
+
+
+def _rebased(run: Run, work: Callable[..., Any], dry_run: bool = False, **asked: Any) -> int:
+    from tools.rebase import Order
+
+    with run.writing():
+        found, plan = work(Order(run.root, run.store, verb_lines(), dry_run=dry_run, **asked))
+    pin, body = f"{found.pin.commit[:12]} of {found.pin.date[:10]}", {**found.body, "changed": [*plan]}
+    if not plan:
+        return run.show.result(body, f"nothing to do: the pin is {pin}")
+    written, removed, moved = ("would write", "would remove", "would be") if dry_run else ("written", "removed", "is")
+    lines = [f"{removed if data is None else written}: {path}" for path, data in plan.items()]
+    lines = [*aligned(found.rows), *lines, f"the pin {moved} {pin}"]
+    return run.show.result(body, *lines, next_steps=[] if dry_run else [Next("vendor")])
+
+
+@verb()
+def rebase_status(run: Run) -> int:
+    """Show the rebase that is under way, and what it waits for."""
+    from tools.rebase import resume, ways
+
+    if not (found := resume(run.root)):
+        return run.show.result({"under_way": False}, "no rebase is under way")
+    left = list(found.undecided())
+    body = {"under_way": True, **found.body, "to_decide": [{"text": text, "drop": name} for text, name in left]}
+    way = f"from {found.lock.pin.commit[:12]} to {found.pin.commit[:12]} of {found.pin.date[:10]}"
+    lines = ["to decide:", *(f"  {text}" for text, _ in left)] if left else ["nothing is left to decide"]
+    lines = [f"{way}, in {found.repo.folder}", *aligned(found.rows), *lines]
+    return run.show.result(body, *lines, next_steps=ways(left))
+
+
+@verb()
+def rebase_abort(run: Run) -> int:
+    """Forget the rebase that is under way; patches and lock stand as they stood."""
+    from tools.rebase import abort
+
+    with run.writing():
+        abort(run.root)
+    return run.show.result({}, "forgotten; patches and lock stand as they stood before")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; its exit code. Raises nothing that a user, a network or a disk can cause."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    takes = {name: [str(it.name) for it in command.params] for name, command in cli.commands.items()}
+    show = Show("--json" in map(str.lower, arguments), takes)
+    try:
+        with cli.make_context("python -m tools", arguments, obj=show) as context:
+            return int(cli.invoke(context))
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.UsageError as error:
+        step = f"{error.ctx.command_path if error.ctx else 'python -m tools'} --help"
+        return show.error(UsageError(error.format_message(), next_steps=[step]))
+    except ToolError as error:
+        return show.error(error)
+    except BrokenPipeError:
+        # `make diff | head`: whoever read us has read enough.
+        return 0
+    except OSError as error:
+        text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return show.error(ToolError(text, (), ["check the path, its rights and the disk"]))

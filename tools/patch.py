@@ -1,0 +1,192 @@
+"""Our patch files: reading and writing one, the rules for them, and splicing one into its base. Pure, over bytes.
+
+A patch here is one DEP-3 header and one git diff of one file with zero context lines and full blob ids: the pinned blob
+is the context. A hunk lands on exactly the lines that it names, or not at all.
+"""
+
+import ast
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from email.parser import HeaderParser
+
+from tools.errors import HashMismatch, MalformedPatch, Next, PatchFails
+from tools.files import blob_id
+
+# What a Description begins with as long as nobody wrote it.
+TO_WRITE = "TODO"
+REQUIRED = ("Description", "Origin", "Forwarded")
+OPTIONAL = ("Author", "Bug", "Applied-Upstream", "Last-Update")
+_START = re.compile(
+    r"diff --git a/(?P<path>[^\n]+) b/(?P=path)\nindex ([0-9a-f]{40})\.\.([0-9a-f]{40}) 100644\n"
+    r"--- a/(?P=path)\n\+\+\+ b/(?P=path)\n"
+)
+_SIDES = r"((?:-.*\n(?:\\.*\n)?)*)((?:\+.*\n(?:\\.*\n)?)*)"
+_HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+\d+(?:,(\d+))? @@\n" + _SIDES)
+_NO_END = "\n\\ No newline at end of file\n"
+_MARKERS = (b"<<<<<<<", b"|||||||", b">>>>>>>")
+
+
+@dataclass(frozen=True)
+class Hunk:
+    """One change from line `at` of the base on: lines with their ends. line: where it stands in the patch file."""
+
+    at: int
+    removed: tuple[bytes, ...]
+    added: tuple[bytes, ...]
+    line: int
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A parsed patch file: header fields in order, target path, base and result blob ids, hunks in order."""
+
+    name: str
+    header: dict[str, str]
+    target: str
+    base: str
+    result: str
+    hunks: tuple[Hunk, ...]
+
+    @property
+    def described(self) -> bool:
+        """Whether somebody has written its Description."""
+        return not self.header["Description"].startswith(TO_WRITE)
+
+    @property
+    def added(self) -> int:
+        """How many lines it adds."""
+        return sum(len(hunk.added) for hunk in self.hunks)
+
+    @property
+    def removed(self) -> int:
+        """How many lines it removes."""
+        return sum(len(hunk.removed) for hunk in self.hunks)
+
+    @property
+    def whole_base(self) -> bytes | None:
+        """The base's bytes where the patch removes every line of it, which makes it a source of them; else None."""
+        base = b"".join(line for hunk in self.hunks for line in hunk.removed)
+        return base if blob_id(base) == self.base else None
+
+
+def parse(name: str, data: bytes, *, draft: bool = False) -> Patch:
+    """The patch in `data`; `name` is what messages call it. draft: its Description may still be to write.
+
+    Raises MalformedPatch with every fault.
+    """
+    text = data.decode(errors="replace")
+    head, mark, diff = text.partition("diff --git ")
+    parsed = HeaderParser().parsestr(head)
+    header = {field: value.replace("\n ", "\n") for field, value in parsed.items()}
+    faults = [f"header field {field} is missing" for field in REQUIRED if not header.get(field)]
+    faults += [f"{field} is no header field" for field in header if field not in REQUIRED + OPTIONAL]
+    if len(header) < len(parsed) or str(parsed.get_payload()).strip("-\n"):
+        faults.append("the header has a field twice, or lines of no field")
+    if header.get("Description", "").startswith(TO_WRITE) and not draft:
+        faults.append("Description is still to be written")
+    start = _START.match(mark + diff)
+    if not start:
+        line = head.count("\n") + 1
+        faults.append(f"line {line} should begin the diff of one file, with full blob ids and mode 100644")
+    if text.encode() != data:
+        faults.append("it is not UTF-8")
+    hunks = []
+    end = len(head) + (start.end() if start else 0)
+    while start and end < len(text):
+        line = text.count("\n", 0, end) + 1
+        if not (found := _HUNK.match(text, end)):
+            faults.append(f"line {line} should begin a hunk of the one file, without context")
+            break
+        removed, added = _side(found[4]), _side(found[5])
+        if [len(removed), len(added)] != [int(count or 1) for count in found.group(2, 3)]:
+            faults.append(f"line {line} counts other lines than its hunk has")
+        # A side without lines is numbered by the line before it.
+        hunks.append(Hunk(int(found[1]) + (not removed), removed, added, line))
+        end = found.end()
+    if faults or not start:
+        steps = (f"git checkout patches/{name}, or mend it", Next("refresh", "writes patches by these rules"))
+        raise MalformedPatch(f"{name} is malformed", [f"{name}: {fault}" for fault in faults], steps)
+    return Patch(name, header, start["path"], start[2], start[3], tuple(hunks))
+
+
+def _side(text: str) -> tuple[bytes, ...]:
+    return tuple(line[1:] for line in lines_of(text.replace(_NO_END, "").encode()))
+
+
+def lines_of(data: bytes) -> list[bytes]:
+    """The lines of `data` with their ends; only a line feed ends one, as for git."""
+    return re.findall(rb"[^\n]*\n|[^\n]+", data)
+
+
+def splice(patch: Patch, base: bytes) -> bytes:
+    """What `patch` makes of `base`.
+
+    Raises PatchFails, with the hunks that do not fit, for another base than the patch's own, and HashMismatch when the
+    outcome is not the blob that it promises.
+    """
+    lines = lines_of(base)
+    result: list[bytes] = []
+    misfits = []
+    done = 0
+    for hunk in patch.hunks:
+        start, end = hunk.at - 1, hunk.at - 1 + len(hunk.removed)
+        if tuple(lines[start:end]) != hunk.removed:
+            misfits.append(f"{patch.name}:{hunk.line}: the lines that go do not stand on line {hunk.at}")
+        result += [*lines[done:start], *hunk.added]
+        done = end
+    if (actual := blob_id(base)) != patch.base or misfits:
+        blobs = [f"expected base blob {patch.base}", f"actual base blob   {actual}"]
+        raise PatchFails(f"{patch.name} does not apply to {patch.target}", [*blobs, *misfits])
+    data = b"".join([*result, *lines[done:]])
+    if (outcome := blob_id(data)) != patch.result:
+        raise HashMismatch(
+            f"{patch.name} gives another result than it promises",
+            [f"expected blob {patch.result}", f"actual blob   {outcome}"],
+            [f"git checkout patches/{patch.name}", Next("refresh", "makes a patch of an edit in the tree")],
+        )
+    return data
+
+
+def compose(header: Mapping[str, str], diff: str) -> bytes:
+    """A patch file from its header fields and the text of a diff, as `git.diff` gives it."""
+    fields = [f"{name}: {header[name]}".replace("\n", "\n ") for name in REQUIRED + OPTIONAL if name in header]
+    return ("\n".join(fields) + "\n\n" + diff).encode(errors="surrogateescape")
+
+
+def new_header(description: str | None, today: date) -> dict[str, str]:
+    """The header of a first patch; without a description, one that is to be written."""
+    text = description or f"{TO_WRITE}: say what this changes and why"
+    return {"Description": text, "Origin": "other", "Forwarded": "no", "Last-Update": today.isoformat()}
+
+
+def faults(path: str, upstream: bytes, result: bytes) -> list[str]:
+    """Why `result` may not be what a patch makes of `upstream` at `path`; the rules for every verb that makes patches.
+
+    Conflict markers, an emptied file, Windows line ends that upstream does not have, Python that does not parse, or is
+    not UTF-8, though upstream's does.
+    """
+    if not result.strip():
+        return [f"{path}: nothing is left in it"] if upstream.strip() else []
+    before = lines_of(upstream)
+    numbered = enumerate(lines_of(result), 1)
+    if marked := [str(at) for at, line in numbered if line.startswith(_MARKERS) and line not in before]:
+        return [f"{path}: conflict markers on lines {', '.join(marked)}"]
+    if b"\r\n" in result and b"\r\n" not in upstream:
+        return [f"{path}: has Windows line ends, which upstream's has not"]
+    if (fault := _syntax_fault(result)) and not _syntax_fault(upstream):
+        return [f"{path}: is no Python: {fault}"]
+    return []
+
+
+def _syntax_fault(data: bytes) -> str:
+    """Why `data` does not parse as Python, "" where it does."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(data.decode())
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return str(error) or type(error).__name__
+    return ""
