@@ -140,7 +140,7 @@ def verify(run: Run, dest: str | None, components: Names) -> int:
     tree = run.tree(dest)
     parts = work.expected(tree, run.lock.select(components), named=bool(components))
     here, count = [part.name for part in parts], sum(len(part.files) for part in parts)
-    found = work.check(tree, run.lock, parts, named=True)
+    found = work.check(tree, run.lock, parts)
     body = {"findings": [asdict(finding) for finding in found], "components": here, "files": count, "tree": str(tree)}
     if found:
         # Without FORCE=1 vendor would stop for files that are not recorded as somebody's.
@@ -416,7 +416,7 @@ def rebase_status(run: Run) -> int:
     if not (found := resume(run.root)):
         return run.show.result({"under_way": False}, "no rebase is under way")
     left = list(found.undecided())
-    body = {"under_way": True, **found.body, "to_decide": [{"text": text, "drop": name} for text, name in left]}
+    body = {"under_way": True, **found.body}
     way = f"from {found.lock.pin.commit[:12]} to {found.pin.commit[:12]} of {found.pin.date[:10]}"
     lines = ["to decide:", *(f"  {text}" for text, _ in left)] if left else ["nothing is left to decide"]
     lines = [f"{way}, in {found.repo.folder}", *aligned(found.rows), *lines]

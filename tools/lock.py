@@ -300,13 +300,17 @@ def _lock(data: dict[str, Any], decisions: Decisions, *, agreed: bool) -> Lock:
     wrong = [f"{key}: {DECISIONS} says {one}, {NAME} {other}" for key, one, other in pairs if one != other]
     if agreed and wrong:
         raise MalformedLock(f"{DECISIONS} and {NAME} disagree", wrong, [Next("lock", "computes the lock anew")])
+    return Lock(decisions, read.pin, read.baseline, grouped(decisions, read.files), read.wheels)
+
+
+def grouped(decisions: Decisions, entries: Mapping[str, Entry]) -> tuple[Component, ...]:
+    """The components that are decided on, with the pinned files that `entries` (by path) make."""
     extra_of = {patch: name for name, patches in decisions.extras.items() for patch in patches}
-    files = [PinnedFile(path, entry, extra_of.get(entry.patch, "")) for path, entry in sorted(read.files.items())]
-    components = (
+    files = [PinnedFile(path, entry, extra_of.get(entry.patch, "")) for path, entry in sorted(entries.items())]
+    return tuple(
         Component(name, folder, tuple(file for file in files if file.folder == folder))
         for name, folder in decisions.components.items()
     )
-    return Lock(decisions, read.pin, read.baseline, tuple(components), read.wheels)
 
 
 def dump(lock: Lock) -> bytes:

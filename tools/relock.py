@@ -10,7 +10,7 @@ import attrs
 from tools import apply, change, docs, git, pieces, sources
 from tools.errors import Drift, HashMismatch, MalformedPatch, Next, NoSource, UsageError, each, log
 from tools.files import sha256
-from tools.lock import ABSENT, NAME, PATCHES, Component, Decisions, Entry, Lock, Pin, PinnedFile, decided, load
+from tools.lock import ABSENT, NAME, PATCHES, Decisions, Entry, Lock, Pin, decided, grouped, load
 from tools.patch import faults, parse, splice
 from tools.store import Store
 
@@ -41,8 +41,7 @@ def computed(basis: Basis, old: Lock | None, store: Store, *, offline: bool = Fa
     baseline, others = _baseline(basis, old, offline=offline)
     whole = {path for path, patch in patches.items() if patch.whole_base is not None}
     wheels, texts = _pieces(basis, files.keys() - whole, old, offline=offline)
-    extra_of = {name: extra for extra, names in basis.decisions.extras.items() for name in names}
-    pinned = []
+    entries = {}
     for path, data in sorted(files.items()):
         store.put(data)
         upstream, pieces = sha256(data), texts.get(path, "")
@@ -51,12 +50,8 @@ def computed(basis: Basis, old: Lock | None, store: Store, *, offline: bool = Fa
             name = patches[path].name
             hashes = {"patch_sha256": sha256(basis.patches[name]), "patched": sha256(results[path])}
             entry = attrs.evolve(entry, patch=name, **hashes)
-        pinned.append(PinnedFile(path, entry, extra_of.get(entry.patch, "")))
-    components = tuple(
-        Component(name, folder, tuple(file for file in pinned if file.folder == folder))
-        for name, folder in basis.decisions.components.items()
-    )
-    return Lock(basis.decisions, basis.pin, baseline, components, wheels)
+        entries[path] = entry
+    return Lock(basis.decisions, basis.pin, baseline, grouped(basis.decisions, entries), wheels)
 
 
 def _refuse_faults(bases: Mapping[str, bytes], results: Mapping[str, bytes]) -> None:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os.path import lexists
 from pathlib import Path
 
@@ -10,7 +10,6 @@ from tools import apply, manifest, tree
 from tools.errors import Drift, Next, UsageError, log
 from tools.files import digest, sha256
 from tools.lock import Component, Lock
-from tools.patch import Patch
 from tools.store import Store
 from tools.verify import check
 
@@ -32,11 +31,10 @@ class Order:
 
 @dataclass(frozen=True)
 class Vendored:
-    """The outcome: whether anything had to change, where the bytes came from, the patches by path."""
+    """The outcome: whether anything had to change, and where the bytes came from."""
 
     changed: bool
     summary: str = ""
-    patches: Mapping[str, Patch] = field(default_factory=dict)
 
 
 def vendor(order: Order) -> Vendored:
@@ -46,9 +44,10 @@ def vendor(order: Order) -> Vendored:
     what is in the way; OSError from the disk.
     """
     files = [file for part in order.components for file in part.files]
-    patches = apply.read_patches(order.root, files, draft=True)
+    # A patch file that is not what the lock names is said also where the tree is right.
+    apply.read_patches(order.root, files, draft=True)
     if not _wrong(order):
-        return Vendored(False, patches=patches)
+        return Vendored(False)
     # With nothing to do, what reaches a network is not even loaded.
     from tools import sources
 
@@ -64,12 +63,12 @@ def vendor(order: Order) -> Vendored:
             raise Drift(text, foreign, [Next("vendor", why, {"force": True})])
         for part in wrong:
             _install(order, part, made)
-    return Vendored(True, pinned.summary, patches)
+    return Vendored(True, pinned.summary)
 
 
 def _wrong(order: Order) -> list[Component]:
     """The components that are not what they are to become."""
-    return [part for part in order.components if check(order.tree, order.lock, [part], order.extras, named=True)]
+    return [part for part in order.components if check(order.tree, order.lock, [part], order.extras)]
 
 
 def _recover(place: Path, components: Sequence[Component]) -> None:

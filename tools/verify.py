@@ -52,15 +52,14 @@ def expected(tree: Path, components: Iterable[Component], *, named: bool = False
 
 
 def check(
-    tree: Path, lock: Lock, components: Iterable[Component], extras: Sequence[str] | None = None, *, named: bool = False
+    tree: Path, lock: Lock, components: Iterable[Component], extras: Sequence[str] | None = None
 ) -> list[Finding]:
-    """Compare `components` of `tree` with `lock`; see `expected` for `named`. Raises OSError from the disk.
+    """Compare `components` of `tree` with `lock`. Raises OSError from the disk.
 
     extras: those that the tree should have, by default those that its manifests name. Raises Drift for a manifest that
     is not ours.
     """
-    parts = expected(tree, components, named=named)
-    return [finding for part in parts for finding in _component(tree, lock, part, extras)]
+    return [finding for part in components for finding in _component(tree, lock, part, extras)]
 
 
 def _component(tree: Path, lock: Lock, component: Component, extras: Sequence[str] | None) -> Iterator[Finding]:
