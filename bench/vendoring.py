@@ -35,7 +35,7 @@ def run(rounds: int) -> list[dict[str, Any]]:
         def clone_and_apply() -> None:
             shutil.rmtree(top / "clone", ignore_errors=True)
             call("git", "clone", "--quiet", "--depth", "1", lock.pin.url, str(top / "clone"))
-            patches = [str(ROOT / "patches" / file.entry.patch) for file in lock.patched]
+            patches = [str(ROOT / "patches" / file.patch) for file in lock.patched]
             call("git", "apply", "--unidiff-zero", *patches, cwd=top / "clone")
 
         def rebuild() -> None:

@@ -83,14 +83,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def without_history() -> str | None:
     """Why tests on upstream's and the baseline's histories cannot run here, or None."""
-    from tools.git import RemoteError, tip
+    from tools.errors import NoSource
+    from tools.git import tip
     from tools.lock import load
 
     lock = load(ROOT)
     for url in (lock.pin.url, lock.baseline.url):
         try:
             tip(url, "HEAD")
-        except RemoteError as error:
+        except NoSource as error:
             return f"{url} cannot be reached: {error}"
     return None
 

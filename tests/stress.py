@@ -52,11 +52,11 @@ def _alpha(project: Project) -> str:
 
 def _patches(project: Project) -> str:
     lock = load(project.root)
-    edited = lock.named(["core.py"])[0].entry.patched == sha256(b"# edited\n")
+    edited = lock.named(["core.py"])[0].patched == sha256(b"# edited\n")
     if lock.pin.commit == project.commit and not edited:
         return "old"
     for file in lock.patched:
-        assert sha256((project.root / "patches" / file.entry.patch).read_bytes()) == file.entry.patch_sha256
+        assert sha256((project.root / "patches" / file.patch).read_bytes()) == file.patch_sha256
     return "new"
 
 

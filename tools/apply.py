@@ -16,61 +16,51 @@ if __name__ == "__main__":
     if lacking := [name for name in ("attrs", "cattrs") if not find_spec(name)]:
         sys.exit(f"error: Python package {lacking[0]!r} is not installed here\nnext: make vendor sets up its own")
 
-from tools import manifest
-from tools.errors import Drift, HashMismatch, MalformedPatch, Next, ToolError, each
+from tools.errors import Drift, HashMismatch, Next, ToolError, UsageError, each
 from tools.files import digest, sha256, write
-from tools.lock import PATCHES, Component, Lock, PinnedFile, load
+from tools.lock import PATCHES, Lock, PinnedFile, load
+from tools.manifest import Manifest, render
 from tools.patch import Patch, parse, splice
 from tools.tree import MANIFEST
 
 
 def read_bytes(root: Path, file: PinnedFile) -> bytes:
-    """The bytes of the patch file of `file`. Raises MalformedPatch for none, HashMismatch for another."""
-    name = file.entry.patch
+    """The bytes of the patch file of `file`. Raises UsageError for none, HashMismatch for another."""
+    name = file.patch
     back = f"git checkout {PATCHES}/{name} gets the file back"
     try:
         data = (root / PATCHES / name).read_bytes()
     except FileNotFoundError as error:
         steps = (back, Next("refresh", "drops the patch", {"drop": name}))
-        raise MalformedPatch(f"{PATCHES}/{name} is not there", next_steps=steps) from error
+        raise UsageError(f"{PATCHES}/{name} is not there", next_steps=steps) from error
     why = "after a change you meant, or a refresh or rebase that was killed"
-    _admit(f"{PATCHES}/{name} is not the file the lock names", data, file.entry.patch_sha256, [Next("lock", why), back])
+    _admit(f"{PATCHES}/{name} is not the file the lock names", data, file.patch_sha256, [Next("lock", why), back])
     return data
 
 
-def read_patch(root: Path, file: PinnedFile, *, draft: bool = False) -> Patch:
-    """The patch of `file`, parsed. draft: its Description may still be to write. Raises as `read_bytes` does."""
-    return parse(file.entry.patch, read_bytes(root, file), draft=draft)
-
-
-def read_patches(root: Path, files: Iterable[PinnedFile], *, draft: bool = False) -> dict[str, Patch]:
-    """Every patch of `files`, parsed, by path. Raises what `read_patch` does, with the findings of all patches."""
-    found = each((file for file in files if file.entry.patch), lambda file: read_patch(root, file, draft=draft))
-    return {patch.target: patch for patch in found}
-
-
-def result(root: Path, file: PinnedFile, base: bytes, extras: Sequence[str] = (), *, draft: bool = False) -> bytes:
-    """What `file` holds in a vendored tree with `extras`, from upstream's bytes.
-
-    Raises what `read_patch` and `patch.splice` raise, and HashMismatch for bytes that are not what the lock says.
-    """
-    _admit(f"{file.path} is not what the lock says", base, file.sha256)
-    if file.patched(extras):
-        base = splice(read_patch(root, file, draft=draft), base)
-    _admit(f"{file.path} is not what the lock says", base, file.result(extras))
-    return base
+def read_patches(root: Path, files: Iterable[PinnedFile]) -> dict[str, Patch]:
+    """Every patch of `files`, by path. Raises what `read_bytes` and `patch.parse` do, for all patches at once."""
+    patched = [file for file in files if file.patch]
+    return dict(each(patched, lambda file: (file.path, parse(file.patch, read_bytes(root, file)))))
 
 
 def results(
-    root: Path,
-    files: Iterable[PinnedFile],
-    pinned: Mapping[str, bytes],
-    extras: Sequence[str] = (),
-    *,
-    draft: bool = False,
+    files: Iterable[PinnedFile], pinned: Mapping[str, bytes], patches: Mapping[str, Patch], extras: Sequence[str] = ()
 ) -> dict[str, bytes]:
-    """`result` for each of `files`, by path, from upstream's bytes by path. Raises with the findings of all files."""
-    return dict(each(files, lambda file: (file.path, result(root, file, pinned[file.path], extras, draft=draft))))
+    """What `files` hold in a vendored tree with `extras`, from upstream's bytes; all by path.
+
+    Raises what `patch.splice` does, and HashMismatch for bytes that are not what the lock says, for all files at once.
+    """
+
+    def result(file: PinnedFile) -> tuple[str, bytes]:
+        data = pinned[file.path]
+        _admit(f"{file.path} is not what the lock says", data, file.upstream)
+        if file.is_patched(extras):
+            data = splice(patches[file.path], data)
+        _admit(f"{file.path} is not what the lock says", data, file.result(extras))
+        return file.path, data
+
+    return dict(each(files, result))
 
 
 def _admit(fault: str, data: bytes, expected: str, steps: Sequence[str | Next] = ()) -> None:
@@ -79,41 +69,40 @@ def _admit(fault: str, data: bytes, expected: str, steps: Sequence[str | Next] =
         raise HashMismatch(fault, said, steps)
 
 
-def folder(
-    root: Path, lock: Lock, components: Sequence[Component], source: Path, dest: Path, extras: Sequence[str] = ()
-) -> list[Path]:
-    """Patch `components` from `source`, a folder laid out as upstream, into `dest`; the files written.
+def folder(root: Path, lock: Lock, source: Path, dest: Path, extras: Sequence[str] = ()) -> int:
+    """Patch `source`, a folder laid out as upstream, into the new folder `dest`; how many files it has then.
 
-    Nothing that is there is replaced: each file of `dest` has to be absent, or what it is to become. Raises Drift
-    otherwise, and what `results` raises, before anything is written.
+    Raises Drift for other files that are there, and what `results` raises, before anything is written.
     """
-    files = [file for part in components for file in part.files]
-    if missing := [file.path for file in files if not (source / file.path).is_file()]:
+    if missing := [file.path for file in lock.files if not (source / file.path).is_file()]:
         raise HashMismatch(f"{source} is not laid out as upstream", [f"{path} is not there" for path in missing])
-    made = results(root, files, {file.path: (source / file.path).read_bytes() for file in files}, extras)
-    plan = {dest / path: data for path, data in made.items()}
-    plan |= {dest / part.path / MANIFEST: manifest.render(lock, part, extras) for part in components}
-    if taken := [path for path, data in plan.items() if path.exists() and digest(path) != sha256(data)]:
-        step = Next("vendor", "brings a tree up to date", {"upstream": str(source), "dest": str(dest)})
-        said = [f"in the way: {path}" for path in taken]
-        raise Drift(f"{dest} holds other files, so nothing was written", said, ["name a new folder", step])
-    for path, data in plan.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, data)
-    return list(plan)
+    pinned = {file.path: (source / file.path).read_bytes() for file in lock.files}
+    made = results(lock.files, pinned, read_patches(root, lock.files), extras)
+    made |= {f"{part.path}/{MANIFEST}": render(lock, part, Manifest(extras=tuple(extras))) for part in lock.components}
+    if taken := [path for path, data in made.items() if (dest / path).exists() and digest(dest / path) != sha256(data)]:
+        raise Drift(f"{dest} holds other files, so nothing was written", taken, ["name a new folder"])
+    for path, data in made.items():
+        (dest / path).parent.mkdir(parents=True, exist_ok=True)
+        write(dest / path, data)
+    return len(made)
 
 
 def _script() -> int:
     parser = ArgumentParser(description="Patch a folder that holds upstream's files into a new one.")
     parser.add_argument("source", type=Path, help="laid out as upstream: SOURCE/models/scnet/scnet.py")
     parser.add_argument("dest", type=Path, help="a new folder")
+    parser.add_argument("--extras", nargs="*", default=(), help="with the patches of these extras")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the folder with upstream.lock and patches/")
     given = parser.parse_args()
     try:
-        lock = load(ROOT)
-        print(f"{len(folder(ROOT, lock, lock.components, given.source, given.dest))} files in {given.dest.absolute()}")
+        lock = load(given.root)
+        count = folder(given.root, lock, given.source, given.dest, lock.extras(given.extras))
+        print(f"{count} files in {given.dest.absolute()}")
         return 0
     except (ToolError, OSError) as error:
-        print(f"error: {error}", *getattr(error, "findings", ()), sep="\n  ", file=sys.stderr)
+        print(
+            f"error: {getattr(error, 'message', error)}", *getattr(error, "findings", ()), sep="\n  ", file=sys.stderr
+        )
         return getattr(error, "exit_code", 2)
 
 

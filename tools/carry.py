@@ -8,15 +8,14 @@ cherry-picked onto `main`. What a person makes of it there, with git or an edito
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from tools.errors import Next, NoSource
+import attrs
+
 from tools.files import sha256
 from tools.git import Repo
 from tools.lock import PATCHES, Lock, PinnedFile
 from tools.patch import faults
-from tools.sources import local
 
 # What can become of a pinned file, and of a patch.
 OUTCOMES = {
@@ -34,7 +33,7 @@ _OLD, _NEW, _PATCHED = "refs/upstream/old", "refs/upstream/new", "patched"
 Files = Mapping[str, bytes]
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class Carried:
     """A pinned file at the new commit.
 
@@ -54,7 +53,7 @@ class Carried:
     @property
     def name(self) -> str:
         """What DROP= calls it: the path of its patch, or of the file where it has none."""
-        return f"{PATCHES}/{self.file.entry.patch}" if self.merge else self.file.path
+        return f"{PATCHES}/{self.file.patch}" if self.merge else self.file.path
 
     @property
     def note(self) -> str:
@@ -64,7 +63,7 @@ class Carried:
         return f"now {self.path}" if self.outcome == "renamed" else ""
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class Survey:
     """Pinned files in lock order, and what else is in the components (bytes by path)."""
 
@@ -88,15 +87,6 @@ class Survey:
         rows = [[it.name, OUTCOMES["dropped" if it.name in drop else it.merge], it.note] for it in self.ours]
         rows += [[it.file.path, OUTCOMES[it.outcome], it.note] for it in self.files if it.outcome != "same"]
         return rows + [[path, "taken up" if path in add else "not pinned", ""] for path in sorted(self.others)]
-
-
-def address(place: str, *, offline: bool) -> str:
-    """What git is given for `place`, a URL or path. Raises NoSource offline, unless it is on this machine."""
-    here = local(place)
-    if offline and not here and not place.startswith("file://"):
-        step = Next("rebase", "asks a copy on this machine", {"upstream": "PATH"})
-        raise NoSource(f"{place} is not asked, offline", next_steps=[step])
-    return str(here or place)
 
 
 def prepare(repo: Repo, folders: Iterable[str], pinned: Files, patched: Files, commit: str) -> None:
@@ -162,12 +152,12 @@ def _carried(
     now = path or file.path
     new = files.get(now, b"")
     result = (repo.folder / now).read_bytes() if (repo.folder / now).is_file() else b""
-    same = sha256(new) == file.sha256
+    same = sha256(new) == file.upstream
     outcome = "gone" if not path else "renamed" if path != file.path else "same" if same else "changed"
     merge, lost = "merged", []
-    if not file.entry.patch or not path:
-        merge = "gone" if file.entry.patch else ""
-    elif same and sha256(result) == file.entry.patched:
+    if not file.patch or not path:
+        merge = "gone" if file.patch else ""
+    elif same and sha256(result) == file.patched:
         merge = "clean"
     elif now in unmerged and (result == new or faults(now, new, result)):
         merge = "conflict"

@@ -27,15 +27,15 @@ class Change:
 def planned(root: Path, change: Change, verbs: Sequence[tuple[str, str]]) -> dict[str, bytes | None]:
     """What `change` and the documents that follow from it make new, bytes by path below `root`, the lock last.
 
-    Raises MalformedLock for a lock that could not be read back, what reading a patch raises, and UsageError for a
-    document that cannot be computed.
+    Raises UsageError for a lock that could not be read back and a document that cannot be computed, and what reading a
+    patch raises.
     """
     sealed = dump(change.lock)
     parse(sealed.decode(), change.lock.decisions)
     patches = {}
     for file in change.lock.patched:
-        data = change.patches.get(file.entry.patch) or read_bytes(root, file)
-        patches[file.path] = parse_patch(file.entry.patch, data, draft=True)
+        data = change.patches.get(file.patch) or read_bytes(root, file)
+        patches[file.path] = parse_patch(file.patch, data)
     plan: dict[str, bytes | None] = {f"{PATCHES}/{name}": data for name, data in change.patches.items()}
     if change.decisions:
         plan[DECISIONS] = change.decisions

@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import attrs
 import click
-from click import Argument, Option
+from click import Option
 
 from tools.errors import EXIT_CODES, Drift, Next, NoSource, ToolError, UsageError
 from tools.files import held
@@ -124,12 +125,12 @@ def vendor(run: Run, dest: str | None, components: Names, extras: Names, **how: 
 
     parts, extras = run.lock.select(components), run.lock.extras(extras)
     order = work.Order(run.root, run.lock, parts, run.tree(dest), run.store, extras=extras, **how)
-    done = work.vendor(order)
-    words = {file.path: "patched" if file.patched(extras) else "unchanged" for part in parts for file in part.files}
+    sources = work.vendor(order)
+    words = {file.path: "patched" if file.is_patched(extras) else "unchanged" for part in parts for file in part.files}
     files = [{"path": path, "status": word} for path, word in words.items()]
-    body = {"changed": done.changed, "tree": str(order.tree), "sources": done.summary, "files": files}
+    body = {"changed": sources is not None, "tree": str(order.tree), "sources": sources or "", "files": files}
     total = f"{len(words)} files, {list(words.values()).count('patched')} patched, in {order.tree}"
-    return run.show.result(body, *([total, done.summary] if done.changed else [f"nothing to do: {total}"]))
+    return run.show.result(body, *([f"nothing to do: {total}"] if sources is None else [total, sources]))
 
 
 @verb(DEST, COMPONENTS)
@@ -141,7 +142,12 @@ def verify(run: Run, dest: str | None, components: Names) -> int:
     parts = work.expected(tree, run.lock.select(components), named=bool(components))
     here, count = [part.name for part in parts], sum(len(part.files) for part in parts)
     found = work.check(tree, run.lock, parts)
-    body = {"findings": [asdict(finding) for finding in found], "components": here, "files": count, "tree": str(tree)}
+    body = {
+        "findings": [attrs.asdict(finding) for finding in found],
+        "components": here,
+        "files": count,
+        "tree": str(tree),
+    }
     if found:
         # Without FORCE=1 vendor would stop for files that are not recorded as somebody's.
         force = {"force": True} if any(finding.foreign for finding in found) else {}
@@ -171,7 +177,7 @@ def diff(run: Run, dest: str | None, context: int, file: Names, export: Path | N
         raise Drift(f"nothing is vendored in {tree}", next_steps=[Next("vendor")])
     base = pinned(lock, run.root, files, run.store, **how).files
     found = [difference for difference in work.differences(tree, files, base, context) if difference.text]
-    body = {"files": [asdict(difference) for difference in found]}
+    body = {"files": [attrs.asdict(difference) for difference in found]}
     if export:
         written = work.export(run.root, lock, found, export.expanduser())
         return run.show.result(body, *(f"written: {path}" for path in written))
@@ -203,9 +209,10 @@ def clean(run: Run, dest: str | None, force: bool) -> int:
     from tools import vendor as work
 
     tree = run.tree(dest)
-    done = work.clean(run.lock, tree, run.store, force=force)
-    lines = [f"put back: {path}" for path in done.restored]
-    return run.show.result(asdict(done), *lines, f"{len(done.removed)} files removed from {tree}")
+    removed, restored = work.clean(run.lock, tree, run.store, force=force)
+    lines = [f"put back: {path}" for path in restored]
+    body = {"removed": removed, "restored": restored}
+    return run.show.result(body, *lines, f"{len(removed)} files removed from {tree}")
 
 
 @verb(
@@ -229,40 +236,23 @@ def audit(run: Run, dest: str | None, tree: Path | None, html: bool, check: bool
 
     lock, clone = run.lock, places["baseline_from"]
     upstream = pinned(lock, run.root, lock.files, run.store, places["upstream"], offline=offline).files
-    checked, steps = [], []
     if check:
-        held, unread = work.commit_claims(lock, (places["upstream"] or "", clone), offline=offline)
-        held += work.claims(run.root, lock, upstream, verb_lines())
-        false = [claim for claim in held if claim]
+        false, unread = work.commit_claims(lock, (places["upstream"] or "", clone), offline=offline)
+        false += work.claims(run.root, lock, upstream, verb_lines())
         body: dict[str, Any] = {"false": false, "not_checked": unread}
         if false:
             steps = [Next("lock", "computes the lock, and the documents' tables")]
             raise Drift(f"{len(false)} claims are not so", false + unread, steps, body)
         if unread:
             steps = [Next("audit", "asks clones that you have", {"upstream": "PATH", "baseline_from": "PATH"})]
-            raise NoSource(f"{len(held)} claims hold; others could not be checked", unread, steps, body)
-        checked = [f"{len(held)} claims of the lock and the documents hold"]
+            raise NoSource("all claims hold that could be checked", unread, steps, body)
     commit, sides, why = work.baseline_of(lock, run.store, places["baseline"], clone, offline)
     files = work.audit(run.root, lock, run.tree(dest), upstream, sides)
     checkout = tree and work.checkout(lock, tree.expanduser().absolute(), files)
-    rows = [] if checkout else [["", "patch", "app", "move", "status"]]
-    for part in lock.components:
-        rows.append([part.path])
-        for file in (file for file in files if file.path.startswith(f"{part.path}/")):
-            changes = [file.change(*pair) for pair in work.PAIRS]
-            cells = [checkout[file.path]] if checkout else [*changes, file.status[0]]
-            rows.append([f"  {Path(file.path).name}", *cells])
-    lines = aligned(rows)
-    if not checkout:
-        differs = [file for file in files if "baseline differs" in file.status]
-        count = f"{len(differs)} of {len(files)} files"
-        kept = sum(file.change("upstream", "vendored") == "=" for file in differs)
-        lines.append("patch: upstream > vendored; app: upstream > baseline; move: baseline > vendored")
-        lines.append(f"the baseline {commit[:7]} differs from upstream in {count}, {kept} unchanged here")
-    lines += checked
-    if why:
-        lines.append(f"the baseline's diffs are missing: {why}")
-        steps = [Next("audit", "asks a clone", {"baseline_from": "PATH"})]
+    rows, below = work.table(lock, commit, files)
+    lines = aligned([*checkout.items()]) if checkout else [*aligned(rows), *below]
+    lines += ["all claims of the lock and the documents hold"] * check
+    lines += [f"the baseline's diffs are missing: {why}"] * bool(why)
     if html:
         from tools.page import page
 
@@ -275,17 +265,8 @@ def audit(run: Run, dest: str | None, tree: Path | None, html: bool, check: bool
         diffs = {"_".join(pair): text for pair, text in file.diffs.items()}
         listed.append({"path": file.path, "status": file.status, "sha256": file.hashes, "diffs": diffs})
     body = {"baseline": commit, "files": listed, "checkout": checkout, "unread": why}
+    steps = [Next("audit", "asks a clone", {"baseline_from": "PATH"})] if why else []
     return run.show.result(body, *lines, next_steps=steps)
-
-
-@verb(Argument(["source"], type=Path), Argument(["dest"]), COMPONENTS, EXTRAS)
-def apply(run: Run, source: Path, dest: str, components: Names, extras: Names) -> int:
-    """Patch a folder that is laid out as upstream, SOURCE, into a new folder DEST. No network, no store."""
-    from tools.apply import folder
-
-    lock, tree = run.lock, Path(dest).expanduser().resolve()
-    written = folder(run.root, lock, lock.select(components), source.expanduser(), tree, lock.extras(extras))
-    return run.show.result({}, f"{len(written)} files in {tree}")
 
 
 @verb(

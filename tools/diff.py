@@ -1,10 +1,11 @@
 """Upstream against a tree: what a person reads, and what `refresh` makes patches of."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from tools.apply import read_patch
+import attrs
+
+from tools.apply import read_patches
 from tools.errors import Drift, Next, UsageError
 from tools.files import write
 from tools.git import Repo
@@ -12,7 +13,7 @@ from tools.lock import Lock, PinnedFile
 from tools.patch import compose
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class Difference:
     """One file, upstream against a tree: added and removed lines and the diff's text."""
 
@@ -46,13 +47,12 @@ def export(root: Path, lock: Lock, found: Iterable[Difference], folder: Path) ->
 
     Raises UsageError rather than replace a file that is there and differs.
     """
-    patched = {file.path: file for file in lock.patched}
+    patches = read_patches(root, lock.patched)
     plan = {}
     for difference in found:
-        file = patched.get(difference.path)
-        header = read_patch(root, file, draft=True).header if file else {}
-        name = file.entry.patch if file else difference.path.replace("/", "-") + ".patch"
-        plan[folder / name] = compose(header, difference.text).lstrip(b"\n")
+        patch = patches.get(difference.path)
+        name = patch.name if patch else difference.path.replace("/", "-") + ".patch"
+        plan[folder / name] = compose(patch.header if patch else {}, difference.text).lstrip(b"\n")
     if taken := [str(path) for path, data in plan.items() if path.exists() and path.read_bytes() != data]:
         raise UsageError("files are in the way of the export", taken, ["name an empty folder with EXPORT="])
     folder.mkdir(parents=True, exist_ok=True)

@@ -56,13 +56,13 @@ def _files(lock: Lock, patches: Mapping[str, Patch]) -> str:
     rows = []
     for file in lock.files:
         extra = f", with the extra {file.extra}" if file.extra else ""
-        vendored = f"patched: `{file.entry.patched[:12]}`{extra}" if file.entry.patch else "unchanged"
-        words = {file.sha256: "agrees", ABSENT: "absent"}
+        vendored = f"patched: `{file.patched[:12]}`{extra}" if file.patch else "unchanged"
+        words = {file.upstream: "agrees", ABSENT: "absent"}
         baseline = words.get(file.baseline, f"differs: `{file.baseline[:12]}`")
-        index = str(len(file.entry.pieces.rpartition("|")[2].split())) if file.entry.pieces else "none"
+        index = str(len(file.pieces.rpartition("|")[2].split())) if file.pieces else "none"
         if file.path in patches and patches[file.path].whole_base is not None:
             index = "its patch has it"
-        rows.append((f"`{file.path}`", f"`{file.sha256[:12]}`", vendored, baseline, index))
+        rows.append((f"`{file.path}`", f"`{file.upstream[:12]}`", vendored, baseline, index))
     return _table("file | upstream SHA-256 | vendored | baseline | pieces in wheels", rows)
 
 
@@ -70,7 +70,6 @@ def _patches(lock: Lock, patches: Mapping[str, Patch]) -> str:
     rows = []
     for file in lock.patched:
         patch = patches[file.path]
-        description = patch.header["Description"].split("\n")[0]
-        lines = f"+{patch.added} -{patch.removed}"
-        rows.append((f"`{PATCHES}/{patch.name}`", len(patch.hunks), lines, f"`{file.entry.patched[:16]}`", description))
+        what = patch.header["Description"].split("\n")[0]
+        rows.append((f"`{PATCHES}/{patch.name}`", len(patch.hunks), patch.counts, f"`{file.patched[:16]}`", what))
     return _table("patch | hunks | lines | result SHA-256 | description", rows)

@@ -19,7 +19,7 @@ EXIT_CODES: dict[int, str] = {
     130: "interrupted",
 }
 
-# info: what is going on. warning: what a user has to know, with --quiet too. One line each.
+# info: what is going on. warning: what a user has to know. One line each.
 log = logging.getLogger("tools")
 
 _T = TypeVar("_T")
@@ -28,7 +28,7 @@ _R = TypeVar("_R")
 
 @attrs.frozen
 class Next:
-    """A verb that helps next, and why. options: by name, with underscores; True for a switch, None to take one back.
+    """A verb that helps next, "" for the same, and why. options: by name, True for a switch, None to take one back.
 
     `show` adds the options that the user gave, as far as the verb takes them.
     """
@@ -50,7 +50,7 @@ class ToolError(Exception):
     body: Mapping[str, object] = attrs.field(factory=dict)
 
     def __str__(self) -> str:
-        return self.message
+        return "; ".join([self.message, *self.findings])
 
 
 class Drift(ToolError):
@@ -60,25 +60,11 @@ class Drift(ToolError):
 
 
 class UsageError(ToolError):
-    """The command asks for something that cannot be."""
-
-
-class MalformedLock(ToolError):
-    """upstream.lock or the decisions in pyproject.toml break their rules, or disagree."""
-
-
-class MalformedPatch(ToolError):
-    """A patch file breaks the rules for patch files."""
-
-
-class PatchFails(ToolError):
-    """A well-formed patch does not fit its base."""
-
-    exit_code = 3
+    """The command asks for something that cannot be, or lock, decisions or a patch break their rules."""
 
 
 class Undecided(ToolError):
-    """A rebase that stops for a person: conflicts, files that are gone, lines that would be lost."""
+    """A patch does not fit its base, or a rebase stops for a person."""
 
     exit_code = 3
 

@@ -9,11 +9,11 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from tools.errors import ToolError, UsageError
+from tools.errors import Next, NoSource, ToolError, UsageError
 from tools.files import blob_id
 from tools.lock import path_fault, without_secrets
 
@@ -25,10 +25,6 @@ _SETTINGS = ("-c", "core.quotePath=false", "-c", f"core.attributesFile={os.devnu
 _IDENTITY = ("-c", "user.name=dsu-patches", "-c", "user.email=dsu-patches")
 # Of git's environment, what says how the user reaches remotes. The rest may lead to the repository of a hook.
 _REACHING = re.compile("GIT_(CONFIG|SSH|SSL|PROXY|ASKPASS|HTTP|EXEC_PATH)")
-
-
-class RemoteError(Exception):
-    """A remote did not give what was asked; the text is git's own reason, on one line."""
 
 
 class Done(NamedTuple):
@@ -82,7 +78,7 @@ class Repo:
         return done
 
     def fetch(self, url: str, commit: str, *, branch: str = "", depth: int | None = 1) -> None:
-        """Fetch `commit` from `url`; with `depth` None, its whole history. Raises RemoteError.
+        """Fetch `commit` from `url`; with `depth` None, its whole history. Raises NoSource.
 
         Where the server does not give it by its id, it is looked for in `branch`, and then in all branches and tags.
         """
@@ -92,20 +88,20 @@ class Repo:
         wanted = [([f"--depth={depth}"] if depth else [], commit)]
         wanted += [([], f"+refs/heads/{branch}:refs/from/{branch}")] if branch else []
         wanted += [([], "+refs/*:refs/from/*"), ([], "+HEAD:refs/from-HEAD")]
-        why = ""
+        refused = None
         for shallow, ref in wanted:
             try:
                 _remote(self.folder, _FETCH, ("fetch", *options, *shallow), url, ref)
-            except RemoteError as error:
-                why = why or str(error)
+            except NoSource as error:
+                refused = refused or error
             if self.has(commit):
                 return
-        raise RemoteError(why or f"has no commit {commit}")
+        raise refused or _refused(url, f"it has no commit {commit}")
 
     def find(self, url: str, name: str, branch: str) -> str:
         """Fetch the commit that `name` means at `url`: an id, a branch, a tag, or a short id in `branch`; its whole id.
 
-        Raises RemoteError, and UsageError for a name that means nothing there.
+        Raises NoSource, and UsageError for a name that means nothing there.
         """
         named = tip(url, name)
         commit = named[1] if named else name.lower()
@@ -167,7 +163,7 @@ class Repo:
 
 
 def commit(url: str, name: str, branch: str, folders: Iterable[str]) -> Commit:
-    """The commit that `name` means at `url`, as `Repo.find` says. Raises RemoteError, and UsageError for none."""
+    """The commit that `name` means at `url`, as `Repo.find` says. Raises NoSource, and UsageError for none."""
     with Repo.temporary() as repo:
         found = repo.find(url, name, branch)
         files = [repo.files(found, folder) for folder in folders]
@@ -177,7 +173,7 @@ def commit(url: str, name: str, branch: str, folders: Iterable[str]) -> Commit:
 def tip(url: str, name: str) -> tuple[str, str] | None:
     """What the branch or tag `name` of `url` is at: ("branch" or "tag", commit id); None for none; "HEAD" is a branch.
 
-    name: perhaps with `refs/heads/` or `refs/tags/` before it. Raises RemoteError.
+    name: perhaps with `refs/heads/` or `refs/tags/` before it. Raises NoSource.
     """
     short = re.sub("^refs/(heads|tags)/", "", name)
     # In order of preference; of an annotated tag the commit, not the tag object.
@@ -191,11 +187,28 @@ def tip(url: str, name: str) -> tuple[str, str] | None:
     return next(((kind, found[ref]) for kind, ref in refs if ref in found), None)
 
 
+def local(place: str) -> Path | None:
+    """Where the repository, bundle or folder `place` lies if it is a path that exists, whole; else None."""
+    # RuntimeError: the home of a user whom nobody knows.
+    with suppress(OSError, RuntimeError):
+        return Path(place).expanduser().resolve(strict=True)
+    return None
+
+
+def address(place: str, *, offline: bool) -> str:
+    """What git is given for `place`, a URL or path. Raises NoSource offline, unless it is on this machine."""
+    here = local(place)
+    if offline and not here and not place.startswith("file://"):
+        step = Next("", "asks the network", {"offline": None})
+        raise NoSource(f"git {place} is not asked, offline", next_steps=[step])
+    return str(here or place)
+
+
 # --- Running git ---
 
 
 def _remote(folder: Path, seconds: float, command: Iterable[str], url: str, *refs: str) -> Done:
-    """Run a git command that asks `url` for `refs`, as the user has it configured. Raises RemoteError."""
+    """Run a git command that asks `url` for `refs`, as the user has it configured. Raises NoSource."""
     ours = {name: text for name, text in os.environ.items() if not name.startswith("GIT_") or _REACHING.match(name)}
     environment = ours | {
         "GIT_TERMINAL_PROMPT": "0",
@@ -209,11 +222,16 @@ def _remote(folder: Path, seconds: float, command: Iterable[str], url: str, *ref
     try:
         done = _run(arguments, folder, environment, limit=seconds)
     except subprocess.TimeoutExpired as error:
-        raise RemoteError(f"no answer within {seconds:.0f} s") from error
+        raise _refused(url, f"no answer within {seconds:.0f} s") from error
     if done.code:
         reasons = re.findall("^(?:fatal|error|remote):.*", without_secrets(done.said), re.MULTILINE)
-        raise RemoteError("; ".join(reasons)[:300] or f"git exited with {done.code}")
+        raise _refused(url, "; ".join(reasons)[:300] or f"git exited with {done.code}")
     return done
+
+
+def _refused(url: str, why: str) -> NoSource:
+    step = f"git config --global url.FOLDER.insteadOf {url} has git ask a clone in FOLDER instead"
+    return NoSource(f"git {url} did not give what was asked", [why], [step])
 
 
 def _run(

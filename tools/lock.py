@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import attrs
 
-from tools.errors import MalformedLock, Next, UsageError
+from tools.errors import Next, UsageError
 from tools.files import sha256
 
 NAME = "upstream.lock"
@@ -58,6 +58,10 @@ class Decisions:
     wheels: list[Wheel] = attrs.field(factory=list)
     extras: dict[str, list[FileName]] = attrs.field(factory=dict)
 
+    def extra_of(self, patch: str) -> str:
+        """The extra that a patch belongs to, "" for none."""
+        return next((name for name, patches in self.extras.items() if patch in patches), "")
+
 
 @attrs.frozen
 class Pin:
@@ -69,27 +73,21 @@ class Pin:
     date: Text
 
 
-@attrs.frozen
-class Entry:
-    """[files."PATH"] of the lock: the SHA-256 of its bytes at the pin, at the baseline where they differ, and patched.
+@attrs.frozen(kw_only=True)
+class PinnedFile:
+    """[files."PATH"] of the lock: a path below a tree, and what the file there holds.
 
-    baseline may be ABSENT. patch: a file in patches/. pieces: see tools/pieces.py.
+    upstream, baseline, patched: the SHA-256 of its bytes at the pin, at the baseline (or ABSENT), and patched. patch: a
+    file in patches/, of the extra `extra`, "" for none. pieces: see tools/pieces.py.
     """
 
+    path: str = ""
     upstream: Sha256
     baseline: Text = ""
     patch: FileName = ""
     patch_sha256: Sha256 = ""
     patched: Sha256 = ""
     pieces: Text = ""
-
-
-@attrs.frozen
-class PinnedFile:
-    """A path below a tree, its entry in the lock, and the extra that its patch belongs to, "" for none."""
-
-    path: str
-    entry: Entry
     extra: str = ""
 
     @property
@@ -102,28 +100,18 @@ class PinnedFile:
         """Its component's folder."""
         return self.path.rpartition("/")[0]
 
-    @property
-    def sha256(self) -> str:
-        """The SHA-256 of its bytes at the pin."""
-        return self.entry.upstream
-
-    @property
-    def baseline(self) -> str:
-        """The SHA-256 of its bytes at the baseline, or ABSENT."""
-        return self.entry.baseline or self.entry.upstream
-
-    def patched(self, extras: Iterable[str] = ()) -> bool:
+    def is_patched(self, extras: Iterable[str] = ()) -> bool:
         """Whether it is patched in a tree with `extras`."""
-        return bool(self.entry.patch) and (not self.extra or self.extra in extras)
+        return bool(self.patch) and (not self.extra or self.extra in extras)
 
     def result(self, extras: Iterable[str] = ()) -> str:
         """The SHA-256 that it has in a tree with `extras`."""
-        return self.entry.patched if self.patched(extras) else self.entry.upstream
+        return self.patched if self.is_patched(extras) else self.upstream
 
 
 @attrs.frozen
 class Component:
-    """A folder whose pinned files work as a whole. `files` is in the order of their paths."""
+    """A folder whose pinned files work as a whole."""
 
     name: str
     path: str
@@ -132,26 +120,29 @@ class Component:
 
 @attrs.frozen
 class Lock:
-    """All of upstream.lock, with the decisions that it was computed from. wheels: SHA-256 by NAME==VERSION."""
+    """All of upstream.lock, with the decisions that it was computed from. files: by path. wheels: SHA-256 by name."""
 
     decisions: Decisions
     pin: Pin
     baseline: Pin
-    components: tuple[Component, ...]
+    files: tuple[PinnedFile, ...]
     wheels: Mapping[str, str]
 
     @property
-    def files(self) -> tuple[PinnedFile, ...]:
-        """Every pinned file, component by component."""
-        return tuple(file for component in self.components for file in component.files)
+    def components(self) -> tuple[Component, ...]:
+        """The components that are decided on, with their pinned files."""
+        return tuple(
+            Component(name, folder, tuple(file for file in self.files if file.folder == folder))
+            for name, folder in self.decisions.components.items()
+        )
 
     @property
     def patched(self) -> tuple[PinnedFile, ...]:
-        """Those that have a patch, an extra's included."""
-        return tuple(file for file in self.files if file.entry.patch)
+        """The files that have a patch, an extra's included."""
+        return tuple(file for file in self.files if file.patch)
 
     def select(self, names: Collection[str]) -> tuple[Component, ...]:
-        """The components called `names`, in lock order; all of them for no names. Raises UsageError for others."""
+        """The components called `names`; all of them for no names. Raises UsageError for others."""
         _insist_on("component", names, self.decisions.components)
         return tuple(component for component in self.components if not names or component.name in names)
 
@@ -160,19 +151,11 @@ class Lock:
         _insist_on("extra", names, self.decisions.extras)
         return tuple(sorted(set(names)))
 
-    def named(self, names: Collection[str]) -> tuple[PinnedFile, ...]:
-        """The pinned files that `names` call by their path or its end; all of them for no names. Raises UsageError."""
+    def named(self, names: Iterable[str]) -> tuple[PinnedFile, ...]:
+        """The pinned files that `names` call by their path or its end. Raises UsageError for a name of none."""
         paths = [file.path for file in self.files]
         _insist_on("pinned file", [name for name in names if not any(is_called(path, name) for path in paths)], paths)
-        return tuple(file for file in self.files if not names or any(is_called(file.path, name) for name in names))
-
-    def with_entries(self, entries: Mapping[str, Entry]) -> "Lock":
-        """This lock with other entries for some files, by path."""
-        parts = []
-        for part in self.components:
-            files = [attrs.evolve(file, entry=entries.get(file.path, file.entry)) for file in part.files]
-            parts.append(attrs.evolve(part, files=tuple(files)))
-        return attrs.evolve(self, components=tuple(parts))
+        return tuple(file for file in self.files if any(is_called(file.path, name) for name in names))
 
 
 def _insist_on(what: str, names: Iterable[str], known: Iterable[str]) -> None:
@@ -214,32 +197,26 @@ def path_fault(path: str) -> str | None:
 class _LockFile:
     pin: Pin
     baseline: Pin
-    files: dict[TreePath, Entry]
+    files: dict[TreePath, PinnedFile]
     wheels: dict[Wheel, Sha256] = attrs.field(factory=dict)
 
 
 def load(root: Path, *, agreed: bool = True) -> Lock:
-    """The lock and the decisions of the project at `root`; agreed: it has to be computed for these decisions.
+    """The lock and the decisions of the project at `root`.
 
-    Raises MalformedLock with every fault and its place, and for a lock that was changed by hand.
+    agreed: it has to be computed for these decisions; otherwise its components are the folders of its files. Raises
+    UsageError with every fault and its place, and for a lock that was changed by hand.
     """
     return _lock(_toml(root / NAME), decided(root), agreed=agreed)
 
 
-def alone(root: Path) -> Lock:
-    """The lock by itself, whatever is decided now: its components are the folders of its files. Raises as `load`."""
-    data = _toml(root / NAME)
-    folders = {folder: folder for folder in sorted({path.rpartition("/")[0] for path in data.get("files", {})})}
-    return _lock(data, attrs.evolve(decided(root), components=folders), agreed=False)
-
-
 def parse(text: str, decisions: Decisions) -> Lock:
-    """The lock with this text. Raises MalformedLock as `load` does."""
+    """The lock with this text. Raises as `load` does."""
     return _lock(tomllib.loads(text), decisions, agreed=True)
 
 
 def decided(root: Path) -> Decisions:
-    """The decisions in pyproject.toml below `root`. Raises MalformedLock with every fault and its place."""
+    """The decisions in pyproject.toml below `root`. Raises UsageError with every fault and its place."""
     found: Decisions = _structured(_toml(root / DECISIONS).get("tool", {}).get("vendor", {}), Decisions, DECISIONS)
     return found
 
@@ -248,13 +225,13 @@ def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_bytes().decode())
     except FileNotFoundError as error:
-        raise MalformedLock(f"{path} is not there", (), ["name the project's folder with --root"]) from error
+        raise UsageError(f"{path} is not there", (), ["name the project's folder with --root"]) from error
     except ValueError as error:
-        raise MalformedLock(f"{path} is malformed", [str(error)], [f"mend it, or git checkout {path.name}"]) from error
+        raise UsageError(f"{path} is malformed", [str(error)], [f"mend it, or git checkout {path.name}"]) from error
 
 
 def _structured(data: dict[str, Any], kind: type, name: str) -> Any:
-    """`data` as a value of the class `kind`. Raises MalformedLock with every fault and its path in the data."""
+    """`data` as a value of the class `kind`. Raises UsageError with every fault and its path in the data."""
     import cattrs
 
     def checked(value: object, shape: Any) -> str:
@@ -276,7 +253,7 @@ def _structured(data: dict[str, Any], kind: type, name: str) -> Any:
         return converter.structure(data, kind)
     except cattrs.BaseValidationError as error:
         faults = cattrs.transform_error(error, name, worded)
-        raise MalformedLock(f"{name} is malformed", faults, [f"edit {name}, or git checkout {name}"]) from error
+        raise UsageError(f"{name} is malformed", faults, [f"edit {name}, or git checkout {name}"]) from error
 
 
 def _lock(data: dict[str, Any], decisions: Decisions, *, agreed: bool) -> Lock:
@@ -287,35 +264,35 @@ def _lock(data: dict[str, Any], decisions: Decisions, *, agreed: bool) -> Lock:
             f"git checkout {NAME} gets the computed one back",
             Next("rebase", "then moves the pin to the commit that it names now", {"to": read.pin.commit}),
         )
-        raise MalformedLock(f"{NAME} was changed by hand: its digest is not that of its content", (), steps)
-    folders = {path.rpartition("/")[0] for path in read.files}
+        raise UsageError(f"{NAME} was changed by hand: its digest is not that of its content", (), steps)
+    folders = sorted({path.rpartition("/")[0] for path in read.files})
     pairs = (
         ("upstream.url", decisions.upstream.url, read.pin.url),
         ("upstream.branch", decisions.upstream.branch, read.pin.branch),
         ("baseline.url", decisions.baseline.url, read.baseline.url),
         ("baseline.commit", decisions.baseline.commit, read.baseline.commit),
         ("wheels", sorted(decisions.wheels), sorted(read.wheels)),
-        ("components", sorted(decisions.components.values()), sorted(folders)),
+        ("components", sorted(decisions.components.values()), folders),
     )
     wrong = [f"{key}: {DECISIONS} says {one}, {NAME} {other}" for key, one, other in pairs if one != other]
     if agreed and wrong:
-        raise MalformedLock(f"{DECISIONS} and {NAME} disagree", wrong, [Next("lock", "computes the lock anew")])
-    return Lock(decisions, read.pin, read.baseline, grouped(decisions, read.files), read.wheels)
-
-
-def grouped(decisions: Decisions, entries: Mapping[str, Entry]) -> tuple[Component, ...]:
-    """The components that are decided on, with the pinned files that `entries` (by path) make."""
-    extra_of = {patch: name for name, patches in decisions.extras.items() for patch in patches}
-    files = [PinnedFile(path, entry, extra_of.get(entry.patch, "")) for path, entry in sorted(entries.items())]
-    return tuple(
-        Component(name, folder, tuple(file for file in files if file.folder == folder))
-        for name, folder in decisions.components.items()
-    )
+        raise UsageError(f"{DECISIONS} and {NAME} disagree", wrong, [Next("lock", "computes the lock anew")])
+    if not agreed:
+        decisions = attrs.evolve(decisions, components={folder: folder for folder in folders})
+    files = [
+        attrs.evolve(it, path=path, baseline=it.baseline or it.upstream, extra=decisions.extra_of(it.patch))
+        for path, it in sorted(read.files.items())
+    ]
+    return Lock(decisions, read.pin, read.baseline, tuple(files), read.wheels)
 
 
 def dump(lock: Lock) -> bytes:
     """The bytes of upstream.lock for `lock`, with its digest."""
-    files = {file.path: attrs.asdict(file.entry, filter=lambda _, value: bool(value)) for file in lock.files}
+    files = {}
+    for file in lock.files:
+        entry = attrs.asdict(file) | {"path": "", "extra": ""}
+        entry["baseline"] = file.baseline if file.baseline != file.upstream else ""
+        files[file.path] = {key: value for key, value in entry.items() if value}
     tables: dict[str, Mapping[str, str]] = {
         "pin": attrs.asdict(lock.pin),
         "baseline": attrs.asdict(lock.baseline),

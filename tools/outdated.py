@@ -4,10 +4,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tools.apply import results
-from tools.carry import Survey, address, prepare, survey
-from tools.errors import Next, NoSource, log
-from tools.git import RemoteError, Repo, tip
+from tools.apply import read_patches, results
+from tools.carry import Survey, prepare, survey
+from tools.errors import NoSource, log
+from tools.git import Repo, address, tip
 from tools.lock import Lock
 from tools.sources import pinned
 from tools.store import Store
@@ -23,31 +23,26 @@ def outdated(
     """
     pin = lock.pin
     place = address(upstream or pin.url, offline=offline)
-    try:
-        log.info(f"git {place}: asking for {pin.branch}")
-        if not (found := tip(place, pin.branch)):
-            raise NoSource(f"{place} has no branch {pin.branch}", next_steps=["choose another in pyproject.toml"])
-        commit = found[1]
-        newest = {"commit": commit, "date": pin.date, "branch": pin.branch}
-        body = {"current": True, "pin": {"commit": pin.commit, "date": pin.date}, "newest": newest, "ahead": False}
-        if commit == pin.commit:
-            return body | {"diverged": False, "commits": [], "patches": [], "files": [], "new_files": []}, None
-        base = pinned(lock, root, lock.files, store, upstream, offline=offline).files
-        patched = results(root, lock.files, base, tuple(lock.decisions.extras))
-        with Repo.temporary() as repo:
-            repo.fetch(place, commit, branch=pin.branch, depth=None)
-            if not repo.has(pin.commit):
-                with suppress(RemoteError):
-                    repo.fetch(place, pin.commit, depth=None)
-            newest["date"] = repo.date(commit)
-            body |= {"current": False, **_history(repo, lock, commit)}
-            folders = lock.decisions.components.values()
-            prepare(repo, folders, base, patched, commit)
-            met = survey(repo, lock, folders)
-            return body | met.body, met
-    except RemoteError as error:
-        step = Next("outdated", "asks a copy of it", {"upstream": "PATH"})
-        raise NoSource("upstream could not be asked", [f"git {place}: {error}"], [step]) from error
+    log.info(f"git {place}: asking for {pin.branch}")
+    if not (found := tip(place, pin.branch)):
+        raise NoSource(f"{place} has no branch {pin.branch}", next_steps=["choose another in pyproject.toml"])
+    commit = found[1]
+    newest = {"commit": commit, "date": pin.date, "branch": pin.branch}
+    body = {"current": True, "pin": {"commit": pin.commit, "date": pin.date}, "newest": newest, "ahead": False}
+    if commit == pin.commit:
+        return body | {"diverged": False, "commits": [], "patches": [], "files": [], "new_files": []}, None
+    base = pinned(lock, root, lock.files, store, upstream, offline=offline).files
+    patched = results(lock.files, base, read_patches(root, lock.files), tuple(lock.decisions.extras))
+    with Repo.temporary() as repo:
+        repo.fetch(place, commit, branch=pin.branch, depth=None)
+        if not repo.has(pin.commit):
+            with suppress(NoSource):
+                repo.fetch(place, pin.commit, depth=None)
+        newest["date"] = repo.date(commit)
+        folders = lock.decisions.components.values()
+        prepare(repo, folders, base, patched, commit)
+        met = survey(repo, lock, folders)
+        return body | {"current": False, **_history(repo, lock, commit), **met.body}, met
 
 
 def _history(repo: Repo, lock: Lock, newest: str) -> dict[str, Any]:

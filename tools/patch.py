@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 from email.parser import HeaderParser
 
-from tools.errors import HashMismatch, MalformedPatch, Next, PatchFails
+from tools.errors import HashMismatch, Next, Undecided, UsageError
 from tools.files import blob_id
 
 # What a Description begins with as long as nobody wrote it.
@@ -56,14 +56,9 @@ class Patch:
         return not self.header["Description"].startswith(TO_WRITE)
 
     @property
-    def added(self) -> int:
-        """How many lines it adds."""
-        return sum(len(hunk.added) for hunk in self.hunks)
-
-    @property
-    def removed(self) -> int:
-        """How many lines it removes."""
-        return sum(len(hunk.removed) for hunk in self.hunks)
+    def counts(self) -> str:
+        """How many lines it adds and removes, such as `+3 -1`."""
+        return f"+{sum(len(hunk.added) for hunk in self.hunks)} -{sum(len(hunk.removed) for hunk in self.hunks)}"
 
     @property
     def whole_base(self) -> bytes | None:
@@ -72,11 +67,8 @@ class Patch:
         return base if blob_id(base) == self.base else None
 
 
-def parse(name: str, data: bytes, *, draft: bool = False) -> Patch:
-    """The patch in `data`; `name` is what messages call it. draft: its Description may still be to write.
-
-    Raises MalformedPatch with every fault.
-    """
+def parse(name: str, data: bytes) -> Patch:
+    """The patch in `data`; `name` is what messages call it. Raises UsageError with every fault."""
     text = data.decode(errors="replace")
     head, mark, diff = text.partition("diff --git ")
     parsed = HeaderParser().parsestr(head)
@@ -85,8 +77,6 @@ def parse(name: str, data: bytes, *, draft: bool = False) -> Patch:
     faults += [f"{field} is no header field" for field in header if field not in REQUIRED + OPTIONAL]
     if len(header) < len(parsed) or str(parsed.get_payload()).strip("-\n"):
         faults.append("the header has a field twice, or lines of no field")
-    if header.get("Description", "").startswith(TO_WRITE) and not draft:
-        faults.append("Description is still to be written")
     start = _START.match(mark + diff)
     if not start:
         line = head.count("\n") + 1
@@ -108,7 +98,7 @@ def parse(name: str, data: bytes, *, draft: bool = False) -> Patch:
         end = found.end()
     if faults or not start:
         steps = (f"git checkout patches/{name}, or mend it", Next("refresh", "writes patches by these rules"))
-        raise MalformedPatch(f"{name} is malformed", [f"{name}: {fault}" for fault in faults], steps)
+        raise UsageError(f"{name} is malformed", [f"{name}: {fault}" for fault in faults], steps)
     return Patch(name, header, start["path"], start[2], start[3], tuple(hunks))
 
 
@@ -124,7 +114,7 @@ def lines_of(data: bytes) -> list[bytes]:
 def splice(patch: Patch, base: bytes) -> bytes:
     """What `patch` makes of `base`.
 
-    Raises PatchFails, with the hunks that do not fit, for another base than the patch's own, and HashMismatch when the
+    Raises Undecided, with the hunks that do not fit, for another base than the patch's own, and HashMismatch when the
     outcome is not the blob that it promises.
     """
     lines = lines_of(base)
@@ -139,7 +129,7 @@ def splice(patch: Patch, base: bytes) -> bytes:
         done = end
     if (actual := blob_id(base)) != patch.base or misfits:
         blobs = [f"expected base blob {patch.base}", f"actual base blob   {actual}"]
-        raise PatchFails(f"{patch.name} does not apply to {patch.target}", [*blobs, *misfits])
+        raise Undecided(f"{patch.name} does not apply to {patch.target}", [*blobs, *misfits])
     data = b"".join([*result, *lines[done:]])
     if (outcome := blob_id(data)) != patch.result:
         raise HashMismatch(

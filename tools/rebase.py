@@ -7,20 +7,19 @@ it is resolved and continued from any later shell, or given up. Patches and lock
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from tools.apply import results
-from tools.carry import Survey, address, prepare, survey
+from tools.apply import read_patches, results
+from tools.carry import Survey, prepare, survey
 from tools.change import Change, planned, write_all
 from tools.errors import HashMismatch, Next, NoSource, Undecided, UsageError, log
 from tools.files import sha256
-from tools.git import RemoteError, Repo, tip
-from tools.lock import DECISIONS, NAME, PATCHES, Decisions, Lock, Pin, alone, decided, is_called, without_secrets
+from tools.git import Repo, address, tip
+from tools.lock import DECISIONS, NAME, PATCHES, Decisions, Lock, Pin, decided, is_called, load, without_secrets
 from tools.patch import compose, faults, parse
 from tools.relock import Basis, computed
 from tools.sources import pinned
@@ -30,7 +29,7 @@ from tools.verify import REBASE
 Plan = dict[str, bytes | None]
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class Order:
     """What a run is asked for.
 
@@ -51,7 +50,7 @@ class Order:
     dry_run: bool = False
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class Rebase:
     """A rebase as it stands in `repo`, edits included.
 
@@ -147,7 +146,7 @@ def resume(root: Path) -> Rebase | None:
     repo = Repo(root / REBASE)
     if _said(repo, "began") == [_origin(root)]:
         return _read(root, repo)
-    if _said(repo, "commit") == [alone(root).pin.commit]:
+    if _said(repo, "commit") == [load(root, agreed=False).pin.commit]:
         # Killed when all was written.
         abort(root)
         return None
@@ -172,16 +171,20 @@ def ways(left: Sequence[tuple[str, str]]) -> Sequence[str | Next]:
 
 def _set_up(order: Order, repo: Repo) -> Rebase:
     root, offline = order.root, order.offline
-    lock, decisions = alone(root), decided(root)
+    lock, decisions = load(root, agreed=False), decided(root)
     url = order.url or decisions.upstream.url
     base = pinned(lock, root, lock.files, order.store, None if order.url else order.upstream, offline=offline).files
-    patched = results(root, lock.files, base, tuple(decisions.extras))
-    branch, commit = _fetch(repo, address(order.upstream or url, offline=offline), order.to, decisions.upstream.branch)
+    patched = results(lock.files, base, read_patches(root, lock.files), tuple(decisions.extras))
+    place, branch = address(order.upstream or url, offline=offline), decisions.upstream.branch
+    log.info(f"git {place}: fetching {order.to}")
+    if (named := tip(place, order.to)) and named[0] == "branch":
+        branch = order.to.removeprefix("refs/heads/")
+    commit = repo.find(place, order.to, branch)
     if order.upstream:
         try:
             with Repo.temporary() as probe:
                 probe.fetch(address(url, offline=offline), commit, branch=branch)
-        except (RemoteError, NoSource) as error:
+        except NoSource as error:
             log.warning(f"nobody else may be able to fetch {commit[:12]} from {url}: {error}")
     prepare(repo, decisions.components.values(), base, patched, commit)
     said = {"url": without_secrets(url), "branch": branch, "commit": commit, "date": repo.date(commit)}
@@ -197,21 +200,6 @@ def _set_up(order: Order, repo: Repo) -> Rebase:
             [f"edit {DECISIONS}, [tool.vendor.components]", Next("rebase", "then goes on there")],
         )
     return found
-
-
-def _fetch(repo: Repo, place: str, name: str, branch: str) -> tuple[str, str]:
-    """(branch, commit id) of `name` at `place`, fetched. A shortened id is looked for in `branch`.
-
-    Raises UsageError for a name that is not there, NoSource.
-    """
-    try:
-        if (found := tip(place, name)) and found[0] == "branch":
-            branch = name.removeprefix("refs/heads/")
-        log.info(f"git {place}: fetching {name}")
-        return branch, repo.find(place, name, branch)
-    except RemoteError as error:
-        step = Next("rebase", "asks a copy of it", {"upstream": "PATH"})
-        raise NoSource(f"{name} could not be had", [f"git {place}: {error}"], [step]) from error
 
 
 def _choose(rebase: Rebase, order: Order) -> None:
@@ -230,7 +218,7 @@ def _choose(rebase: Rebase, order: Order) -> None:
 
 
 def _read(root: Path, repo: Repo) -> Rebase:
-    lock, decisions = alone(root), decided(root)
+    lock, decisions = load(root, agreed=False), decided(root)
     pin = Pin(*(_said(repo, key)[0] for key in ("url", "branch", "commit", "date")))
     found = survey(repo, lock, decisions.components.values())
     # `git rm` there says the same as DROP=.
@@ -285,12 +273,12 @@ def _patches(root: Path, rebase: Rebase) -> Plan:
     for file in rebase.survey.ours:
         path = root / file.name
         old = path.read_bytes() if path.exists() else b""
-        locked = sha256(old) == file.file.entry.patch_sha256
+        locked = sha256(old) == file.file.patch_sha256
         new: bytes | None = None
         if file.name not in rebase.drop and (file.outcome, file.merge) == ("same", "clean"):
             new = old if locked else b""
         elif file.name not in rebase.drop:
-            header = parse(path.name, old, draft=True).header | {"Last-Update": date.today().isoformat()}
+            header = parse(path.name, old).header | {"Last-Update": date.today().isoformat()}
             new = compose(header, rebase.repo.diff(file.path or "", file.new, file.result))
         patches[path.name] = new
         # A killed run may have written or removed it already.

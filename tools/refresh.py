@@ -1,7 +1,6 @@
 """Edits in a vendored tree become patches, and patches are dropped: patches, documents and lock, then the manifests."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 
 import attrs
@@ -10,9 +9,9 @@ from tools import manifest, sources
 from tools.apply import read_bytes
 from tools.change import Change, write_all
 from tools.diff import differences
-from tools.errors import Drift, MalformedPatch, Next, UsageError, each, log
+from tools.errors import Drift, Next, UsageError, each, log
 from tools.files import digest, sha256, write
-from tools.lock import PATCHES, Entry, Lock, PinnedFile, is_called
+from tools.lock import PATCHES, Lock, PinnedFile, is_called
 from tools.manifest import Manifest
 from tools.patch import Patch, compose, faults, new_header, parse, splice
 from tools.tree import MANIFEST, python_files, reserved
@@ -20,7 +19,7 @@ from tools.vendor import Order
 from tools.verify import REBASE, vendored
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class Wish:
     """What is to become of patches. adopt: paths that may get a first one, with a Description. drop: patches to go."""
 
@@ -33,7 +32,7 @@ def refresh(order: Order, wish: Wish, verbs: Sequence[tuple[str, str]]) -> tuple
     """Turn edits in a tree into patches, and drop patches; the paths that changed, and the patches to describe.
 
     A tree keeps what a dropped patch made until it is vendored again. Call it while the project is held. Raises Drift,
-    MalformedPatch or UsageError, before anything is written, for what cannot become a patch or would lose another one.
+    or UsageError, before anything is written, for what cannot become a patch or would lose another one.
     """
     if (order.root / REBASE).exists():
         raise UsageError("a rebase is under way", (), [Next("rebase-continue"), Next("rebase-abort", "forgets it")])
@@ -45,19 +44,19 @@ def refresh(order: Order, wish: Wish, verbs: Sequence[tuple[str, str]]) -> tuple
     files = [file for part in parts for file in part.files if file not in dropped]
     pinned = sources.pinned(lock, order.root, files, order.store, order.upstream, offline=order.offline).files
     with reserved(tree):
-        records = {part.path: manifest.read(tree / part.path) or manifest.Manifest() for part in parts}
+        records = {part.path: manifest.read(tree / part.path) for part in parts}
         _refuse_another_lock(order, files, records)
         texts = {found.path: found.text for found in differences(tree, files, pinned, 0)}
         names = _names(lock, files, texts, records, wish)
         made = each(names, lambda file: _made(order, file, names[file], pinned[file.path], texts[file.path], wish))
-        entries = {patch.target: entry for patch, _, entry in made}
-        entries |= {file.path: attrs.evolve(file.entry, patch="", patch_sha256="", patched="") for file in dropped}
-        new = lock.with_entries(entries)
+        entries = {file.path: file for _, _, file in made}
+        entries |= {it.path: attrs.evolve(it, patch="", patch_sha256="", patched="", extra="") for it in dropped}
+        new = attrs.evolve(lock, files=tuple(entries.get(file.path, file) for file in lock.files))
         patches: dict[str, bytes | None] = {patch.name: data for patch, data, _ in made}
-        changed = write_all(order.root, Change(new, patches | {file.entry.patch: None for file in dropped}), verbs)
+        changed = write_all(order.root, Change(new, patches | {file.patch: None for file in dropped}), verbs)
         for part in (part for part in new.components if part.path in records):
             old = records[part.path]
-            data = manifest.render(new, part, old.extras, old.carried, old.replaced)
+            data = manifest.render(new, part, old)
             # A tree that still has what a dropped patch made is to be told from an edited one.
             if data != old.data and not any(file.folder == part.path for file in dropped):
                 write(tree / part.path / MANIFEST, data)
@@ -70,9 +69,9 @@ def _dropped(lock: Lock, names: Sequence[str]) -> list[PinnedFile]:
     """The files whose patches `names` call, with or without the folder and `.patch`."""
     found = []
     for name in (f"{name.removesuffix('.patch')}.patch" for name in names):
-        files = [file for file in lock.patched if is_called(f"{PATCHES}/{file.entry.patch}", name)]
+        files = [file for file in lock.patched if is_called(f"{PATCHES}/{file.patch}", name)]
         if not files:
-            raise UsageError(f"no patch is called {name}", [file.entry.patch for file in lock.patched])
+            raise UsageError(f"no patch is called {name}", [file.patch for file in lock.patched])
         found += files
     return found
 
@@ -96,20 +95,20 @@ def _names(
     """The patch file of each edited file. Raises Drift for edits that no patch is to take."""
     names: dict[PinnedFile, str] = {}
     found, empty, first = [], [], []
-    taken = {file.entry.patch for file in lock.patched}
+    taken = {file.patch for file in lock.patched}
     for file in files:
-        patched = file.patched(records[file.folder].extras)
+        patched = file.is_patched(records[file.folder].extras)
         if patched and file.path not in texts:
-            found.append(f"{file.path}: as upstream has it, so {file.entry.patch} would be empty")
-            empty.append(file.entry.patch)
-        elif file.path in texts and file.entry.patch and not patched:
+            found.append(f"{file.path}: as upstream has it, so {file.patch} would be empty")
+            empty.append(file.patch)
+        elif file.path in texts and file.patch and not patched:
             found.append(f"{file.path}: its patch is of the extra {file.extra}, which this tree is without")
-        elif file.path in texts and not file.entry.patch and file.path not in wish.adopt:
+        elif file.path in texts and not file.patch and file.path not in wish.adopt:
             found.append(f"{file.path}: was edited, and has no patch")
             first.append(file.path)
         elif file.path in texts:
             short, long = (f"{name}.patch" for name in (file.name[:-3], file.path[:-3].replace("/", "-")))
-            names[file] = file.entry.patch or (long if short in taken else short)
+            names[file] = file.patch or (long if short in taken else short)
             taken.add(names[file])
     if found:
         steps = [Next("vendor", "undoes edits, and keeps copies of them")]
@@ -120,32 +119,35 @@ def _names(
     return names
 
 
-def _made(order: Order, file: PinnedFile, name: str, base: bytes, text: str, wish: Wish) -> tuple[Patch, bytes, Entry]:
-    """The patch of an edited file, parsed and as bytes, and the file's entry in the lock.
+def _made(
+    order: Order, file: PinnedFile, name: str, base: bytes, text: str, wish: Wish
+) -> tuple[Patch, bytes, PinnedFile]:
+    """The patch of an edited file, parsed and as bytes, and the file as the lock has it then.
 
     A patch file that gives just this edit stays as it is. Raises Drift for another one that the lock does not know.
     """
     if found := faults(file.path, base, (order.tree / file.path).read_bytes()):
-        raise MalformedPatch("what was edited cannot be a patch", found, ["mend it in the tree, then again"])
+        raise UsageError("what was edited cannot be a patch", found, ["mend it in the tree, then again"])
     path = order.root / PATCHES / name
-    if file.entry.patch and not path.exists():
+    if file.patch and not path.exists():
         # Says how to get it back, and how to drop it.
         read_bytes(order.root, file)
     there = path.read_bytes() if path.exists() else b""
-    old = parse(name, there, draft=True) if there else None
+    old = parse(name, there) if there else None
     header = new_header(wish.description, date.today())
     data = compose({**old.header, "Last-Update": header["Last-Update"]} if old else header, text)
-    patch = parse(name, data, draft=True)
+    patch = parse(name, data)
     if old and (old.target, old.base, old.result) == (patch.target, patch.base, patch.result):
         patch, data = old, there
-    elif there and sha256(there) != file.entry.patch_sha256:
+    elif there and sha256(there) != file.patch_sha256:
         steps = (
             Next("lock", "takes the patch up as it is; make vendor then keeps a copy of the tree's edits"),
             f"git checkout {PATCHES}/{name}, or moving it away, leaves it to the tree's edits",
         )
         raise Drift(f"{PATCHES}/{name} was edited and is not locked, so it is not written over", next_steps=steps)
-    pieces = file.entry.pieces if patch.whole_base is None else ""
+    pieces = file.pieces if patch.whole_base is None else ""
     if order.lock.wheels and not pieces and patch.whole_base is None:
         log.warning(f"an index alone does not give {file.path}; make lock looks for its pieces")
     hashes = {"patch_sha256": sha256(data), "patched": sha256(splice(patch, base))}
-    return patch, data, attrs.evolve(file.entry, patch=name, pieces=pieces, **hashes)
+    extra = order.lock.decisions.extra_of(name)
+    return patch, data, attrs.evolve(file, patch=name, extra=extra, pieces=pieces, **hashes)

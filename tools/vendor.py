@@ -2,19 +2,22 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from os.path import lexists
 from pathlib import Path
+
+import attrs
 
 from tools import apply, manifest, tree
 from tools.errors import Drift, Next, UsageError, log
 from tools.files import digest, sha256
 from tools.lock import Component, Lock
+from tools.manifest import Manifest
 from tools.store import Store
 from tools.verify import check
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class Order:
     """What to vendor, and where to. force: others' files in the way are replaced, once copies are kept."""
 
@@ -29,30 +32,22 @@ class Order:
     extras: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Vendored:
-    """The outcome: whether anything had to change, and where the bytes came from."""
+def vendor(order: Order) -> str | None:
+    """Make the components of a tree what the lock and the patches say; where the bytes came from, None for no change.
 
-    changed: bool
-    summary: str = ""
-
-
-def vendor(order: Order) -> Vendored:
-    """Make the components of a tree what the lock and the patches say. With nothing to do, no network is asked.
-
-    Raises, before anything is written, NoSource, PatchFails, HashMismatch, MalformedPatch, and Drift or UsageError for
-    what is in the way; OSError from the disk.
+    With nothing to do, no network is asked. Raises, before anything is written, NoSource, Undecided, HashMismatch,
+    and Drift or UsageError for what is in the way; OSError from the disk.
     """
     files = [file for part in order.components for file in part.files]
     # A patch file that is not what the lock names is said also where the tree is right.
-    apply.read_patches(order.root, files, draft=True)
+    patches = apply.read_patches(order.root, files)
     if not _wrong(order):
-        return Vendored(False)
+        return None
     # With nothing to do, what reaches a network is not even loaded.
     from tools import sources
 
     pinned = sources.pinned(order.lock, order.root, files, order.store, order.upstream, offline=order.offline)
-    made = apply.results(order.root, files, pinned.files, order.extras, draft=True)
+    made = apply.results(files, pinned.files, patches, order.extras)
     with tree.reserved(order.tree):
         _recover(order.tree, order.components)
         wrong = _wrong(order)
@@ -63,7 +58,7 @@ def vendor(order: Order) -> Vendored:
             raise Drift(text, foreign, [Next("vendor", why, {"force": True})])
         for part in wrong:
             _install(order, part, made)
-    return Vendored(True, pinned.summary)
+    return pinned.summary
 
 
 def _wrong(order: Order) -> list[Component]:
@@ -74,25 +69,24 @@ def _wrong(order: Order) -> list[Component]:
 def _recover(place: Path, components: Sequence[Component]) -> None:
     for component in components:
         tree.refuse_links(place, component.path)
-        for line in tree.recover(place / component.path):
-            log.info(line)
+        tree.recover(place / component.path)
 
 
 def _known(component: Component) -> set[str]:
     """The SHA-256 of all that can be had again."""
-    return {hash_ for file in component.files for hash_ in (file.sha256, file.entry.patched)}
+    return {hash_ for file in component.files for hash_ in (file.upstream, file.patched)}
 
 
 def _foreign(order: Order, component: Component) -> list[str]:
     """The Python files in a component's folder that are not ours, nor recorded. UsageError for what is no file."""
     folder = order.tree / component.path
-    old = manifest.read(folder) or manifest.Manifest()
-    present, ours = tree.python_files(folder), [file.name for file in component.files]
-    if odd := [f"{component.path}/{name}" for name in ours if name not in present and lexists(folder / name)]:
+    old, there = manifest.read(folder), tree.python_files(folder)
+    ours = [file.name for file in component.files]
+    if odd := [f"{component.path}/{name}" for name in ours if name not in there and lexists(folder / name)]:
         raise UsageError("what is in the way is no regular file", odd, ["move it away"])
     lines = []
-    for name in sorted(present.keys() - old.results - {*old.carried}):
-        if digest(present[name]) not in _known(component):
+    for name in sorted(there.keys() - old.results - {*old.carried}):
+        if digest(there[name]) not in _known(component):
             lines.append(f"{'in the place of' if name in ours else 'beside'} ours: {component.path}/{name}")
     return lines
 
@@ -100,7 +94,7 @@ def _foreign(order: Order, component: Component) -> list[str]:
 def _install(order: Order, component: Component, made: Mapping[str, bytes]) -> None:
     """Rename the component in, with others' files beside ours; what ours replace is recorded, and kept in the store."""
     folder = order.tree / component.path
-    old = manifest.read(folder) or manifest.Manifest()
+    old = manifest.read(folder)
     there = {name: path.read_bytes() for name, path in tree.python_files(folder).items()}
     ours = {file.name: made[file.path] for file in component.files}
     others = {name: data for name, data in there.items() if name not in ours and name not in old.results}
@@ -108,8 +102,8 @@ def _install(order: Order, component: Component, made: Mapping[str, bytes]) -> N
     for name in sorted(there.keys() - others):
         if sha256(there[name]) not in {old.results.get(name), *_known(component)}:
             _keep(f"{component.path}/{name}", there[name], "replaced", order.store)
-    record = manifest.render(order.lock, component, order.extras, others, {**old.replaced, **replaced})
-    tree.swap(folder, {**others, **ours, tree.MANIFEST: record})
+    record = Manifest(extras=order.extras, carried=tuple(others), replaced={**old.replaced, **replaced})
+    tree.swap(folder, {**others, **ours, tree.MANIFEST: manifest.render(order.lock, component, record)})
 
 
 def _keep(where: str, data: bytes, what: str, store: Store) -> None:
@@ -120,29 +114,19 @@ def _keep(where: str, data: bytes, what: str, store: Store) -> None:
     log.warning(f"{where} had other bytes and is {what}; a copy is kept: {kept}")
 
 
-# --- Taking it back ---
-
-
-@dataclass(frozen=True)
-class Cleaned:
-    """Paths below the tree: files of ours that were removed, and others' that stand where they had stood before."""
-
-    removed: list[str]
-    restored: list[str]
-
-
-def clean(lock: Lock, place: Path, store: Store, *, force: bool = False) -> Cleaned:
+def clean(lock: Lock, place: Path, store: Store, *, force: bool = False) -> tuple[list[str], list[str]]:
     """Remove what we made from the tree `place`, put back what it had replaced, and leave everything else.
 
-    Raises Drift for edits, which `force` removes once copies are kept.
+    The paths of files that were removed, and of others' that were put back. Raises Drift for edits, which `force`
+    removes once copies are kept.
     """
-    done = Cleaned([], [])
+    removed: list[str] = []
+    restored: list[str] = []
     if not place.is_dir():
-        return done
+        return removed, restored
     with tree.reserved(place):
         _recover(place, lock.components)
-        found = {part.path: manifest.read(place / part.path) for part in lock.components}
-        records = {path: record for path, record in found.items() if record}
+        records = {part.path: manifest.read(place / part.path) for part in lock.components}
         ours = {f"{path}/{name}": hash_ for path, record in records.items() for name, hash_ in record.results.items()}
         edited = [path for path, hash_ in ours.items() if digest(place / path) not in (None, hash_)]
         if edited and not force:
@@ -153,25 +137,32 @@ def clean(lock: Lock, place: Path, store: Store, *, force: bool = False) -> Clea
         for path in edited:
             _keep(path, (place / path).read_bytes(), "removed", store)
         for path, record in records.items():
-            _clean(place / path, record, store, done, path)
+            if record.data:
+                stays, back = _staying(place / path, record, store)
+                removed += [f"{path}/{name}" for name in [*(record.results.keys() - stays), tree.MANIFEST]]
+                restored += [f"{path}/{name}" for name in back]
+                if not stays:
+                    # What Python compiled from our files would keep the folder there.
+                    shutil.rmtree(place / path / "__pycache__", ignore_errors=True)
+                tree.swap(place / path, stays)
     for component in lock.components:
-        tree.prune((place / component.path).parent, place.parent)
-    return done
+        for folder in (place / component.path).parents:
+            if place.parent in folder.parents:
+                with suppress(OSError):
+                    folder.rmdir()
+    return removed, restored
 
 
-def _clean(folder: Path, record: manifest.Manifest, store: Store, done: Cleaned, path: str) -> None:
-    stays = {name: file.read_bytes() for name, file in tree.python_files(folder).items() if name not in record.results}
+def _staying(folder: Path, record: Manifest, store: Store) -> tuple[dict[str, bytes], list[str]]:
+    """Others' files, bytes by name, that stay in a component's folder; the names of those that come back."""
+    there = tree.python_files(folder)
+    stays = {name: path.read_bytes() for name, path in there.items() if name not in record.results}
+    back = []
     for name, hash_ in record.replaced.items():
-        if name in stays:
-            continue
-        if (before := store.get(hash_)) is not None:
+        if name not in stays and (before := store.get(hash_)) is not None:
             stays[name] = before
-            done.restored.append(f"{path}/{name}")
-        elif (folder / name).is_file():
-            stays[name] = (folder / name).read_bytes()
-            log.warning(f"{path}/{name} stays as we made it: the store has no copy of what was there before")
-    done.removed.extend(f"{path}/{name}" for name in [*(record.results.keys() - stays), tree.MANIFEST])
-    if not stays:
-        # What Python compiled from our files would keep the folder there.
-        shutil.rmtree(folder / "__pycache__", ignore_errors=True)
-    tree.swap(folder, stays)
+            back.append(name)
+        elif name not in stays and name in there:
+            stays[name] = there[name].read_bytes()
+            log.warning(f"{folder / name} stays as we made it: the store has no copy of what was there before")
+    return stays, back

@@ -1,12 +1,13 @@
 """What of a tree is not what the lock says, and how things stand at a glance. Offline; reads, never writes."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from tools import manifest
-from tools.apply import read_patch
+from tools.apply import read_patches
 from tools.errors import ToolError
 from tools.files import digest
 from tools.lock import Component, Lock
@@ -18,7 +19,7 @@ REBASE = "build/rebase"
 _NO_MANIFEST = "is not there"
 
 
-@dataclass(frozen=True)
+@attrs.frozen
 class Finding:
     """One thing that is off.
 
@@ -69,17 +70,17 @@ def _component(tree: Path, lock: Lock, component: Component, extras: Sequence[st
     if not folder.is_dir():
         yield Finding("incomplete", component.path, "the component is not there")
         return
-    made = manifest.read(folder) or manifest.Manifest()
-    extras = made.extras if extras is None else extras
+    made = manifest.read(folder)
+    made = made if extras is None else attrs.evolve(made, extras=tuple(extras))
     for file in component.files:
         if not (folder / file.name).exists():
             yield Finding("missing", file.path)
-        elif (actual := digest(folder / file.name)) != (wanted := file.result(extras)):
+        elif (actual := digest(folder / file.name)) != (wanted := file.result(made.extras)):
             yield Finding("modified", file.path, f"expected SHA-256 {wanted}, actual {actual or 'no regular file'}")
     known = {*made.carried, *(file.name for file in component.files)}
     for name in sorted(python_files(folder).keys() - known):
         yield Finding("extra", f"{component.path}/{name}")
-    if made.data != manifest.render(lock, component, extras, made.carried, made.replaced):
+    if made.data != manifest.render(lock, component, made):
         yield Finding("incomplete", f"{component.path}/{MANIFEST}", "is of another lock" if made.data else _NO_MANIFEST)
 
 
@@ -92,10 +93,9 @@ def status(root: Path, lock: Lock, tree: Path, store: Store) -> dict[str, Any]:
     patches = {}
     for file in lock.patched:
         try:
-            patch = read_patch(root, file, draft=True)
-            patches[file.entry.patch] = f"as locked, +{patch.added} -{patch.removed}"
+            patches[file.patch] = f"as locked, {read_patches(root, [file])[file.path].counts}"
         except ToolError as error:
-            patches[file.entry.patch] = error.message
-    stored = sum(store.get(file.sha256) is not None for file in lock.files)
+            patches[file.patch] = error.message
+    stored = sum(store.get(file.upstream) is not None for file in lock.files)
     counts = {"pin": lock.pin.commit, "date": lock.pin.date, "stored": stored, "total": len(lock.files)}
     return {**counts, "tree": trees, "patches": patches, "rebase": (root / REBASE).exists()}

@@ -18,9 +18,10 @@ import pytest
 import torch
 
 from tests.conftest import CLOSING_LINES, ROOT
-from tools.apply import results
+from tools.apply import read_patches, results
+from tools.errors import NoSource
 from tools.lock import load
-from tools.sources import gather, sources_for
+from tools.sources import pinned
 from tools.store import Store
 
 ATTEND = "models/bs_roformer/attend.py"
@@ -73,16 +74,22 @@ class Trees:
 
 def make_trees(top: Path) -> Trees:
     """Both trees below `top`, with as many files as this machine's sources give."""
-    lock = load(ROOT)
-    found = gather(lock.files, sources_for(lock, ROOT), Store())
-    missing = frozenset(file.path for file in found.missing)
-    patched = results(ROOT, [file for file in lock.files if file.path not in missing], found.files, draft=True)
-    for name, files in (("upstream", found.files), ("patched", patched)):
+    lock, store, said = load(ROOT), Store(), ()
+    try:
+        pinned(lock, ROOT, lock.files, store)
+    except NoSource as error:
+        said = tuple(error.findings)
+    # What could be had is in the store now.
+    found = {file.path: data for file in lock.files if (data := store.get(file.upstream)) is not None}
+    there = [file for file in lock.files if file.path in found]
+    patched = results(there, found, read_patches(ROOT, there))
+    for name, files in (("upstream", found), ("patched", patched)):
         for path, data in files.items():
             target = top / name / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-    return Trees(top / "upstream", top / "patched", missing, tuple(found.said))
+    missing = frozenset(file.path for file in lock.files if file not in there)
+    return Trees(top / "upstream", top / "patched", missing, said)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from tests.conftest import run_tools
 from tests.tools.servers import make_wheel, pip_environment
 from tools import pieces
 from tools.files import sha256
-from tools.lock import Branch, Component, Decisions, Entry, Lock, Pin, PinnedFile, dump, load
+from tools.lock import Branch, Decisions, Lock, Pin, PinnedFile, decided, dump, load
 
 FILES = {
     "models/alpha/__init__.py": b"from .core import scale\n",
@@ -127,8 +127,7 @@ class Project:
 
     def decide(self, **decisions: Any) -> None:
         """Change decisions, and the lock with them as far as it repeats them."""
-        lock = load(self.root, agreed=False)
-        chosen = attrs.evolve(lock.decisions, **decisions)
+        lock, chosen = load(self.root, agreed=False), attrs.evolve(decided(self.root), **decisions)
         write_decisions(self.root, chosen)
         pin = attrs.evolve(lock.pin, url=chosen.upstream.url, branch=chosen.upstream.branch)
         wheels = {name: lock.wheels.get(name, "0" * 64) for name in chosen.wheels}
@@ -146,11 +145,9 @@ class Project:
         lock = load(self.root)
 
         def with_pieces(file: PinnedFile) -> PinnedFile:
-            base = (self.upstream / file.path).read_bytes()
-            return attrs.evolve(file, entry=attrs.evolve(file.entry, pieces=pieces.find(base, found) or ""))
+            return attrs.evolve(file, pieces=pieces.find((self.upstream / file.path).read_bytes(), found) or "")
 
-        parts = tuple(attrs.evolve(part, files=tuple(map(with_pieces, part.files))) for part in lock.components)
-        self.lock.write_bytes(dump(attrs.evolve(lock, components=parts, wheels=hashes)))
+        self.lock.write_bytes(dump(attrs.evolve(lock, files=tuple(map(with_pieces, lock.files)), wheels=hashes)))
         self.env |= pip_environment(folder)
 
     def alone(self) -> None:
@@ -183,19 +180,18 @@ def make_project(
     url = upstream.as_uri()
     folders = {path.split("/")[1]: path.rpartition("/")[0] for path in sorted(files)}
     decisions = Decisions(Branch(url, "main"), Branch(url, "main", commit), folders, extras=dict(extras or {}))
-    entries = {path: Entry(sha256(data)) for path, data in files.items()}
+    pinned = {}
+    for path, data in sorted(files.items()):
+        pinned[path] = PinnedFile(path=path, upstream=sha256(data), baseline=sha256(data))
     for path, new in edited.items():
         name = f"{Path(path).stem}.patch"
         patch = make_patch(upstream, path, new, f"Change {Path(path).stem}.")
         (root / "patches" / name).write_bytes(patch)
-        entries[path] = Entry(entries[path].upstream, "", name, sha256(patch), sha256(new))
+        hashes = {"patch_sha256": sha256(patch), "patched": sha256(new)}
+        pinned[path] = attrs.evolve(pinned[path], patch=name, **hashes)
     pin = Pin(url, "main", commit, "2026-01-02T03:04:05+00:00")
-    parts = tuple(
-        Component(name, folder, tuple(PinnedFile(path, entries[path]) for path in sorted(files) if f"/{name}/" in path))
-        for name, folder in folders.items()
-    )
     write_decisions(root, decisions)
-    (root / "upstream.lock").write_bytes(dump(Lock(decisions, pin, pin, parts, {})))
+    (root / "upstream.lock").write_bytes(dump(Lock(decisions, pin, pin, tuple(pinned.values()), {})))
     return Project(root, upstream, commit, where / "store")
 
 

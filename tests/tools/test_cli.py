@@ -104,7 +104,7 @@ def test_an_environment_whose_python_is_gone_is_made_anew(workshop: Project) -> 
 def test_help_lists_verbs_variables_and_the_workshop_apart(workshop: Project) -> None:
     shown = make(workshop, "help").stdout
     verbs, variables, rest = re.split(r"\nvariables:\n|\nworkshop:\n", shown)
-    assert {*re.findall(r"^make (\S+)", verbs, re.MULTILINE)} == cli.commands.keys() - {"apply", "lint"}
+    assert {*re.findall(r"^make (\S+)", verbs, re.MULTILINE)} == cli.commands.keys() - {"lint"}
     assert "DEST=" in variables
     assert "make stress" in rest
     assert make(workshop).stdout == shown

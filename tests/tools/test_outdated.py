@@ -68,7 +68,7 @@ def test_a_pin_ahead_of_its_branch_is_said(project: Project) -> None:
 def test_an_upstream_that_cannot_be_asked_is_exit_5_with_a_way_on(url: str, vendored: Project) -> None:
     upstream = load(vendored.root).decisions.upstream
     vendored.decide(upstream=attrs.evolve(upstream, url=url.format(upstream=upstream.url)))
-    assert "next: python -m tools outdated --upstream PATH" in vendored.run("outdated", code=5).stderr
+    assert "next: git config --global url.FOLDER.insteadOf " in vendored.run("outdated", code=5).stderr
     assert vendored.json("outdated", "--upstream", vendored.upstream)["current"] is True
 
 

@@ -3,7 +3,6 @@
 The miniatures of test_rebase.py show the same on every machine.
 """
 
-import re
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,8 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.tools.conftest import Project
-from tools.git import RemoteError, tip
+from tools.errors import NoSource
+from tools.git import tip
 from tools.lock import load
 
 LOCK = load(ROOT)
@@ -60,7 +60,7 @@ def test_back_to_upstreams_first_commit_and_up_again_is_the_identity_but_for_the
 def test_onto_upstreams_own_upstream_it_stops_for_the_file_that_was_deleted_there(real: Project) -> None:
     try:
         tip(MSST, "main")
-    except RemoteError as error:
+    except NoSource as error:
         pytest.skip(f"cannot be reached: {MSST}: {error}")
     before = dateless(real.root)
     stopped = real.json("rebase", "--to", "main", "--url", MSST, code=3)
@@ -84,7 +84,4 @@ def test_six_files_of_the_baseline_differ(real: Project) -> None:
 
 
 def test_every_claim_of_this_projects_lock_and_documents_holds(real: Project) -> None:
-    held = re.search(r"^(\d+) claims of the lock and the documents hold$", real.run("audit", "--check").stdout, re.M)
-    # Each pinned file at both commits, and more.
-    assert held
-    assert int(held[1]) > 2 * len(LOCK.files)
+    assert "all claims of the lock and the documents hold" in real.run("audit", "--check").stdout

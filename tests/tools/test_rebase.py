@@ -374,7 +374,7 @@ def test_documents_and_pieces_follow(project: Project, tmp_path: Path) -> None:
     said = project.run("rebase", "--to", "main").stderr
     assert re.search(f"an index alone does not give .*{NET}", said)
     assert tip in (project.root / "README.md").read_text(encoding="utf-8")
-    pieces = {file.path: file.entry.pieces for file in load(project.root).files}
+    pieces = {file.path: file.pieces for file in load(project.root).files}
     assert pieces[EXTRA]
     assert not pieces[NET]
 

@@ -21,7 +21,7 @@ def state(project: Project) -> dict[str, bytes]:
 
 
 def header(project: Project, name: str) -> dict[str, str]:
-    return parse(name, (project.root / "patches" / name).read_bytes(), draft=True).header
+    return parse(name, (project.root / "patches" / name).read_bytes()).header
 
 
 def test_an_edit_becomes_the_patch_that_makes_it(vendored: Project) -> None:

@@ -17,7 +17,7 @@ CORE, NET, EXTRA = "models/alpha/core.py", "models/beta/net.py", "models/alpha/e
 
 
 def entry(project: Project, path: str) -> Any:
-    return next(file.entry for file in load(project.root).files if file.path == path)
+    return next(file for file in load(project.root).files if file.path == path)
 
 
 def decide(project: Project, **decisions: Any) -> None:
@@ -44,14 +44,6 @@ def packaged(tmp_path: Path) -> Project:
 # The lock is what the real things give.
 
 
-def test_a_first_lock_is_computed_from_decisions_alone(project: Project) -> None:
-    before = project.lock.read_bytes()
-    project.lock.unlink()
-    assert project.json("lock")["changed"] == ["upstream.lock"]
-    assert project.lock.read_bytes() == before
-    project.run("lint")
-
-
 def test_what_the_baseline_has_is_locked(project: Project, tmp_path: Path) -> None:
     other = b"FACTOR = 3\n"
     files = {path: data for path, data in FILES.items() if "beta" not in path} | {CORE: other}
@@ -60,15 +52,13 @@ def test_what_the_baseline_has_is_locked(project: Project, tmp_path: Path) -> No
     decide(project, baseline=attrs.evolve(decided(project.root).baseline, url=url, commit=commit))
     project.run("lock")
     found = {path: entry(project, path).baseline for path in FILES}
-    assert found == dict.fromkeys(files, "") | {CORE: sha256(other)} | {
-        path: "absent" for path in FILES if "beta" in path
-    }
+    hashes = {path: sha256(data) for path, data in files.items()}
+    assert found == hashes | {path: "absent" for path in FILES if "beta" in path}
 
 
 def test_a_component_that_is_decided_on_is_locked_whole(project: Project) -> None:
+    project.run("refresh", "--drop", "core.patch")
     decide(project, components={"beta": "models/beta"})
-    (project.root / "patches/core.patch").unlink()
-    project.lock.unlink()
     project.run("lock")
     decide(project, components={"alpha": "models/alpha", "beta": "models/beta"})
     project.run("lock")
@@ -194,9 +184,9 @@ def test_a_baseline_that_cannot_be_had_stops_only_a_lock_that_has_to_ask_it(proj
 # Wheels and pieces.
 
 
-def test_pieces_are_found_in_the_wheels_and_how_long_that_took_is_said(packaged: Project) -> None:
+def test_pieces_are_found_in_the_wheels(packaged: Project) -> None:
     done = packaged.run("lock")
-    assert re.search(r"looked for pieces of 5 files: [0-9.]+ s", done.stderr)
+    assert "looking for pieces of 5 files" in done.stderr
     assert entry(packaged, NET).pieces == f"mini:mini/net.py | a0+{len(FILES[NET])}"
     assert f"an index alone does not give {EXTRA}" in done.stderr
     packaged.alone()
@@ -213,11 +203,11 @@ def test_a_file_whose_patch_holds_it_needs_no_pieces(packaged: Project) -> None:
     assert packaged.json("lock")["changed"] == []
 
 
-def test_a_wheel_that_changed_since_is_exit_4(packaged: Project, tmp_path: Path) -> None:
+def test_a_wheel_that_changed_since_is_said_and_not_used(packaged: Project, tmp_path: Path) -> None:
     packaged.run("lock")
     before = packaged.lock.read_bytes()
     make_wheel(tmp_path / "wheels", "mini", "1.0", {"mini/more.py": b"\n"})
-    assert "wheels are not those that were locked\n  mini==1.0" in packaged.run("lock", code=4).stderr
+    assert "stay as they are: mini==1.0: the wheel's SHA-256 is" in packaged.run("lock").stderr
     assert packaged.lock.read_bytes() == before
 
 

@@ -207,7 +207,7 @@ def test_a_commit_that_is_not_advertised_is_found_in_its_branch(project: Project
     with servers.serving(files) as host:
         repo.fetch(f"{host.url}/.git", project.commit, branch="main")
     assert repo.read(project.commit, CORE) == FILES[CORE]
-    with pytest.raises(tools_git.RemoteError):
+    with pytest.raises(tools_git.NoSource):
         repo.fetch(project.upstream.as_uri(), "c" * 40, branch="main")
 
 

@@ -296,33 +296,34 @@ def test_diff_shows_and_exports_what_git_takes(vendored: Project, tmp_path: Path
     assert "in the way" in vendored.run("diff", "--export", tmp_path / "out", code=2).stderr
 
 
+def script(*arguments: str | Path, code: int = 0) -> str:
+    """What `tools/apply.py` says as a script."""
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT.parent)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
 def test_apply_makes_a_new_folder_and_replaces_nothing(vendored: Project, tmp_path: Path) -> None:
-    vendored.run("apply", vendored.upstream, tmp_path / "out")
-    vendored.run("apply", vendored.upstream, tmp_path / "out")
+    apply = (ROOT / "tools/apply.py", "--root", vendored.root, vendored.upstream)
+    script(*apply, tmp_path / "out")
+    script(*apply, tmp_path / "out")
     assert holds(tmp_path / "out")
     vendored.run("verify", "--dest", tmp_path / "out")
     before = snapshot(vendored.upstream)
-    said = vendored.run("apply", vendored.upstream, vendored.upstream, code=1).stderr
-    assert f"in the way: {vendored.upstream / CORE}" in said
+    assert f"holds other files, so nothing was written\n  {CORE}" in script(*apply, vendored.upstream, code=1)
     assert snapshot(vendored.upstream) == before
     (vendored.upstream / CORE).write_bytes(b"other")
     try:
-        assert "is not what the lock says" in vendored.run("apply", vendored.upstream, tmp_path / "x", code=4).stderr
+        assert "is not what the lock says" in script(*apply, tmp_path / "x", code=4)
     finally:
         (vendored.upstream / CORE).write_bytes(FILES[CORE])
     assert not (tmp_path / "x").exists()
 
 
 def test_apply_is_a_script_that_says_what_it_lacks(tmp_path: Path) -> None:
-    def script(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-
-    path = str(ROOT / "tools/apply.py")
-    assert "SOURCE" in script(path, "--help").stdout.upper()
-    done = script(path, str(tmp_path), str(tmp_path / "out"))
-    assert (done.returncode, "is not there" in done.stderr) == (4, True)
-    bare = script("-I", "-S", path, "a", "b")
-    assert bare.returncode == 1
-    assert "is not installed here" in bare.stderr
-    assert "Traceback" not in bare.stderr
+    path = ROOT / "tools/apply.py"
+    assert "SOURCE" in script(path, "--help").upper()
+    assert "is not there" in script(path, tmp_path, tmp_path / "out", code=4)
+    assert "is not installed here" in script("-I", "-S", path, "a", "b", code=1)
