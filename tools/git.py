@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tools.errors import Next, NoSource, ToolError, UsageError
 from tools.files import blob_id
-from tools.lock import path_fault, without_secrets
+from tools.lock import is_path, without_secrets
 
 # What git's own transports are called; everything else is a program `git-remote-NAME`.
 TRANSPORTS = ("https", "http", "ssh", "git", "file")
@@ -133,7 +133,7 @@ class Repo:
         """The regular `*.py` files directly in `folder` at `commit`, by path, less names that may not be written."""
         listed = self.run("ls-tree", "-z", commit, "--", f"{folder}/", check=False).out
         blobs = re.findall(r"100(?:644|755) blob ([0-9a-f]+)\t([^\0]+\.py)\0", os.fsdecode(listed))
-        return {path: self.run("cat-file", "blob", blob).out for blob, path in blobs if not path_fault(path)}
+        return {path: self.run("cat-file", "blob", blob).out for blob, path in blobs if is_path(path)}
 
     def commit(self, files: Mapping[str, bytes], message: str) -> str:
         """A commit on the branch that is checked out, whose whole content is `files` (bytes by path); its id."""

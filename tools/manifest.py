@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 
 from tools.errors import Drift
-from tools.lock import Component, Lock, path_fault
+from tools.lock import Component, Lock, is_path
 from tools.tree import MANIFEST
 
 _KIND = {"schema": 2, "tool": "dsu-patches"}
@@ -64,9 +64,8 @@ def read(folder: Path) -> Manifest:
         results = {name: str(file["result"]) for name, file in document["files"].items()}
         carried, replaced = tuple(document.get("carried", ())), dict(document.get("replaced", {}))
         names = (*results, *carried, *replaced)
-        if [name for name in names if "/" in name or path_fault(name) or name[-3:] != ".py"] or (
-            not _KIND.items() <= document.items()
-        ):
+        plain = all(is_path(name) and "/" not in name and name.endswith(".py") for name in names)
+        if not plain or not _KIND.items() <= document.items():
             raise ValueError
         return Manifest(results, tuple(document.get("extras", ())), carried, replaced, data)
     except FileNotFoundError:
