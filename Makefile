@@ -1,40 +1,41 @@
-# A verb is one call of `python -m tools`; environments are made on first use. For GNU make 3.81 and later.
+# Each verb runs `python -m tools VERB`. Environments are made on first use. For GNU make 3.81 and later.
 
 PYTHON ?= python3
 VENV := .venv
 TOOLS := DSU_PATCHES_BY_MAKE=1 $(VENV)/tools/bin/python -m tools
-PIP := python -m pip install -qq --disable-pip-version-check
+PIP = python -m pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(call quoted,TORCH_INDEX))
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
-# The verbs are found in this folder, and packages go where an environment is.
+# These of the user's variables would hide tools/, or install packages outside the environments.
 export PYTHONSAFEPATH :=
 export PIP_USER := 0
 unexport PIP_TARGET PIP_PREFIX
 
-# What each verb takes, of the variables below.
-takes-vendor := DEST COMPONENTS EXTRAS UPSTREAM OFFLINE FORCE ## get the pinned files, patch and verify them, rename them in
+# The variables that each verb takes.
+takes-vendor := DEST COMPONENTS EXTRAS UPSTREAM OFFLINE FORCE ## get the pinned files, patch and verify them, put them in place
 takes-verify := DEST COMPONENTS ## check a vendored tree against the lock, offline
 takes-diff := DEST FILE CONTEXT EXPORT UPSTREAM OFFLINE ## show upstream against the vendored tree
-takes-status := DEST ## show pin, store, tree, patches and a rebase under way at a glance
-takes-clean := DEST FORCE ## remove the vendored tree, put back what it replaced; the store stays
+takes-status := DEST ## show pin, store, tree, patches and a rebase under way
+takes-clean := DEST FORCE ## remove our files from a tree, put back those that they replaced
 takes-audit := DEST TREE BASELINE BASELINE_FROM HTML CHECK UPSTREAM OFFLINE ## compare upstream, baseline and tree
 takes-refresh := DEST COMPONENTS ADOPT DROP DESCRIPTION UPSTREAM OFFLINE ## turn edits in the vendored tree into patches
-takes-lock := UPSTREAM ## compute upstream.lock and the documents' computed parts anew
-takes-outdated := UPSTREAM OFFLINE ## show what upstream has that the pin has not, and what a rebase would meet
+takes-lock := UPSTREAM ## compute upstream.lock and the tables in the documents
+takes-outdated := UPSTREAM OFFLINE ## show upstream's commits since the pin, and what a rebase would merge
 takes-rebase := TO URL DRY_RUN ADD DROP ALLOW_LOSS UPSTREAM OFFLINE ## carry the patches to another commit of upstream
-takes-rebase-continue := ADD DROP ALLOW_LOSS OFFLINE ## go on with a rebase that stopped
-takes-rebase-status := ## show the rebase that is under way, and what it waits for
-takes-rebase-abort := ## forget the rebase that is under way
+takes-rebase-continue := ADD DROP ALLOW_LOSS OFFLINE ## continue a rebase that stopped, once it is resolved
+takes-rebase-status := ## show the rebase under way, and the open decisions
+takes-rebase-abort := ## forget the rebase under way
 verbs := $(patsubst takes-%,%,$(filter takes-%,$(.VARIABLES)))
-#: DEST=folder      the tree, in which components lie by their paths; vendor/ by default
-#: COMPONENTS=names only these, and EXTRAS=names: with the patches of these extras
-#: UPSTREAM=place   ask this first: a repository (path or URL), a bundle, a folder with upstream's files
+#: DEST=folder      the tree, a folder with models/ in it; by default vendor/
+#: COMPONENTS=names only these. EXTRAS=names also applies the patches of these extras; none: of no extra
+#: UPSTREAM=place   ask this first: a clone, a URL, a bundle, or a folder with upstream's files
 #: OFFLINE=1        ask no network
-#: FORCE=1          others' files do not stop the run; copies are kept
-#: JSON=1           print JSON alone; every verb takes it
-#: `python -m tools VERB --help` tells of the others. A switch is off with no, false, off, 0 or nothing.
+#: FORCE=1          do not stop for others' files or edits; the store keeps copies
+#: JSON=1           print JSON only; for every verb
+#: TORCH_INDEX=url  get torch from this index; https://download.pytorch.org/whl/cpu has small builds
+#: `python -m tools VERB --help` explains the others. Values no, false, off, 0 and none at all turn a switch off.
 switches := OFFLINE FORCE JSON HTML CHECK DRY_RUN ALLOW_LOSS
-known := $(foreach verb,$(verbs),$(takes-$(verb))) $(switches) PYTHON VENV ARGS TORCH KILLS UPGRADE
+known := $(foreach verb,$(verbs),$(takes-$(verb))) $(switches) PYTHON VENV ARGS TORCH TORCH_INDEX KILLS UPGRADE
 unexport $(known)
 given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
 nearest = import difflib, sys; print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1, 0) or ["none"])
@@ -42,16 +43,16 @@ unknown := $(firstword $(filter-out $(known),$(given)))
 $(if $(unknown),$(error unknown variable $(unknown)=; the nearest is $(shell $(PYTHON) -c '$(nearest)' '$(unknown)' $(known))=))
 $(shell for env in $(VENV)/*/ready; do test -x "$${env%ready}bin/python" || rm -f "$$env"; done)
 
-# A value reaches its verb as it is: one word, of which neither make nor the shell expands anything.
+# Neither make nor the shell expands anything in a value.
 quoted = '$(subst ','\'',$(value $1))'
 on = $(if $(filter $1,$(given)),$(filter-out 0 no No NO false False FALSE off Off OFF,$(value $1)))
-option = $(if $(filter $1,$(switches)),$(if $(call on,$1),--$1),$(if $(filter $1,$(given)),$(if $(value $1),--$1=$(quoted))))
+option = $(if $(filter $1,$(switches)),$(if $(call on,$1),--$1$(if $(filter HTML,$1),=$(quoted))),$(if $(filter $1,$(given)),$(if $(value $1),--$1=$(quoted))))
 
 .PHONY: $(verbs) help check test test-sage test-torch test-frozen stress bench requirements advisories distclean
 help:
 	@sed -n 's/^takes-\([a-z-]*\) := \([^#]*\)## \(.*\)/\1@\3@\2/p' Makefile | awk -F@ '{printf "make %-16s %s\n%s", $$1, $$2, $$3 ? "                        " $$3 "\n" : ""}'
 	@echo; echo variables:; sed -n 's/^#: /  /p' Makefile
-	@echo; echo workshop:; sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' Makefile | awk -F@ '{printf "make %-16s %s\n", $$1, $$2}'
+	@echo; echo development:; sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' Makefile | awk -F@ '{printf "make %-16s %s\n", $$1, $$2}'
 
 $(verbs): $(VENV)/tools/ready
 	@$(TOOLS) $@ $(foreach name,$(takes-$@) JSON,$(call option,$(name)))
@@ -66,34 +67,33 @@ check: $(VENV)/check/ready ## lint and format (ruff), types (mypy), floors (impo
 
 test: $(VENV)/test/ready ## run the whole suite (ARGS= for pytest)
 	@$(VENV)/test/bin/python -m pytest $(ARGS)
-test-sage: $(VENV)/sage/ready ## run the attention tests with the real SageAttention 1.0.6, no GPU needed
+test-sage: $(VENV)/sage/ready ## run the attention tests with the real SageAttention 1.0.6, without a GPU
 	@$(VENV)/sage/bin/python -m pytest tests/models/test_sage_real.py tests/models/test_attend.py $(ARGS)
-test-torch: ## run the model tests on another torch, and keep the results (TORCH=2.2.2 PYTHON=python3.10)
+test-torch: ## run the model tests with another torch, and save the results (TORCH=2.2.2 PYTHON=python3.10)
 	@$(MAKE) $(torch-env)/ready
 	@$(torch-env)/bin/python -m pytest tests/models --results tests/results $(ARGS)
 torch-env = $(VENV)/torch-$(or $(TORCH),$(error which torch? next: make test-torch TORCH=2.2.2))-python$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-test-frozen: $(VENV)/frozen/ready ## freeze a program with the models (cx_Freeze), compare it with the plain one
+test-frozen: $(VENV)/frozen/ready ## compare a program frozen by cx_Freeze with the plain one
 	@$(VENV)/frozen/bin/python -m pytest tests/frozen $(ARGS)
-stress: $(VENV)/test/ready ## cut off hundreds of runs at random moments, and run eight at once (KILLS=300)
+stress: $(VENV)/test/ready ## kill hundreds of runs at random moments, and start eight at once (KILLS=300)
 	@$(VENV)/test/bin/python -m tests.stress $(if $(KILLS),--kills "$(KILLS)") $(ARGS)
-bench: $(VENV)/bench/ready ## measure attention, SCNet, BSRoformer and vendoring; writes bench/results/
+bench: $(VENV)/bench/ready ## measure attention, models and vendoring; writes bench/results/
 	@$(VENV)/bench/bin/python -m bench $(ARGS)
 
 more-sage := sageattention==1.0.6 triton==3.7.1
 more-frozen := cx_Freeze==8.7.3
 more-bench := matplotlib==3.11.2
-requirements: $(VENV)/check/ready ## pin what requirements/ names, transitively (UPGRADE=1 or =package)
+requirements: $(VENV)/check/ready ## pin the packages in requirements/ and what they need (UPGRADE=1 or =package)
 	@UPGRADE='$(call on,UPGRADE)' requirements/pin $(VENV)/check/bin/uv $(more-sage) $(more-frozen) $(more-bench)
-
-advisories: $(VENV)/check/ready ## ask PyPI for known vulnerabilities in what requirements/ pins (exit 1: some, 5: no answer)
+advisories: $(VENV)/check/ready ## ask PyPI for known vulnerabilities of the pinned packages (exit 1: some, 5: no answer)
 	@$(VENV)/check/bin/python requirements/advisories.py requirements/[!m]*.txt
 
-distclean: $(if $(wildcard vendor),clean) ## remove the vendored tree and the environments; edits and a rebase stop it
+distclean: $(if $(wildcard vendor),clean) ## remove the vendored tree and the environments; stops for edits and for a rebase
 	@test ! -e build/rebase || { echo "error: a rebase is under way"; echo "next: make rebase-abort"; exit 2; } >&2
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
-# rotary-embedding-torch asks for torch 2.4, hyper-connections for 2.5, and their code runs on 2.0: hence without their
-# dependencies. Torch before 2.3 was built for NumPy 1.
+# rotary-embedding-torch asks for torch 2.4, hyper-connections for 2.5, but both run on 2.0; so they are installed
+# without their dependencies. Torch before 2.3 was built for NumPy 1.
 $(VENV)/torch-%/ready: requirements/models.txt requirements/suite.txt
 	@echo "setting up $(@D), some gigabytes where the index has no CPU build" >&2; rm -rf $(@D) && $(PYTHON) -m venv $(@D)
 	@$(@D)/bin/$(PIP) --require-hashes -r requirements/suite.txt >&2
@@ -102,9 +102,9 @@ $(VENV)/torch-%/ready: requirements/models.txt requirements/suite.txt
 	@$(@D)/bin/$(PIP) --no-deps $$(grep '^rotary\|^hyper' requirements/models.txt) torch-einops-utils==0.2.0 >&2
 	@touch $@
 
-# An environment is made anew when its requirements change or its Python is gone, and counts only once it is complete.
+# An environment is made again when its requirements change or its Python is gone. `ready` marks a complete one.
 define new-environment
-@echo "setting up $(@D)" >&2
+@echo "setting up $(@D): $(if $(filter tools check,$*),some seconds,minutes; torch is hundreds of megabytes or more)" >&2
 @$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or later is needed, $(PYTHON) is " + sys.version.split()[0] + "\nnext: make PYTHON=python3.11 ...")'
 @rm -rf $(@D) && $(PYTHON) -m venv $(@D)
 endef

@@ -1,8 +1,7 @@
-"""Open, bring up to date or close the one issue that says which patches stopped applying to upstream.
+"""Opens, updates or closes the issue that says which patches no longer apply to upstream.
 
-Standard input: what `python -m tools outdated --json` wrote. Runs `gh`, which takes its token and repository from the
-environment; with --dry-run it only prints what the issue would say. Exit codes: 0 done, 2 the input is no such report;
-those of gh otherwise.
+Reads the report of `python -m tools outdated --json` from standard input, and runs `gh`, which takes its token and
+repository from the environment. --dry-run only prints the issue. Exit codes: 0 done, 2 no such report, else gh's.
 """
 
 import json
@@ -11,22 +10,22 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-# The one open issue with this title that a workflow opened is ours: there is never a second. Anybody may open another.
+# Our issue has this title and was opened by a workflow; anybody may open another with this title.
 TITLE = "Patches no longer apply to upstream"
 MEANINGS = {
     "conflict": "conflicts with what upstream changed",
     "gone": "its file is gone upstream",
-    "already upstream": "upstream has taken it over: nothing of it is left",
+    "already upstream": "upstream has this change now",
 }
 
 
 def quoted(text: str) -> str:
-    """Upstream chose this text: it is to be read, not to be rendered, and to call nobody."""
+    """`text` as code: upstream's text must not be rendered, or mention people."""
     return "`" + " ".join(text.replace("`", "'").split()) + "`"
 
 
 def text_for(report: dict[str, Any]) -> str | None:
-    """What the issue has to say, or None where every patch applies or nothing is newer. Raises KeyError, TypeError."""
+    """The text of the issue; None where every patch applies or upstream has nothing new. Raises KeyError, TypeError."""
     patched = {patch["target"] for patch in report["patches"]}
     lines = []
     for patch in report["patches"]:
@@ -50,7 +49,7 @@ def text_for(report: dict[str, Any]) -> str | None:
             *lines,
             "",
             f"`make rebase TO={newest['commit']} DRY_RUN=1` shows what there is to decide, and writes nothing.",
-            "This text is replaced by each weekly run, and the issue closed by the first that finds nothing to decide.",
+            "Each weekly run updates this text, and closes the issue when nothing is left to decide.",
         ]
     )
 
@@ -61,32 +60,32 @@ def gh(*arguments: str, stdin: str = "") -> str:
 
 
 def settle(text: str | None) -> str:
-    """Make the issue say `text`, or be closed for None; what was done, in a few words. Raises CalledProcessError."""
+    """Give the issue this text, or close it for None; says what was done. Raises CalledProcessError."""
     listed = json.loads(gh("issue", "list", "--state", "open", "--limit", "1000", "--json", "number,title,body,author"))
     found = (issue for issue in listed if issue["title"] == TITLE and issue["author"]["login"] == "app/github-actions")
     ours = sorted(found, key=lambda issue: issue["number"])
     if not ours:
         if text is None:
-            return "nothing to tell"
+            return "nothing to report"
         return gh("issue", "create", "--title", TITLE, "--body-file", "-", stdin=text).strip()
     number = str(ours[0]["number"])
     if text is None:
         gh("issue", "close", number, "--comment", "Every patch applies again, or the pin has moved.")
         return f"closed issue {number}"
     if ours[0]["body"].replace("\r\n", "\n").strip() == text:
-        return f"issue {number} says so already"
+        return f"issue {number} is up to date"
     gh("issue", "edit", number, "--body-file", "-", stdin=text)
-    return f"brought issue {number} up to date"
+    return f"updated issue {number}"
 
 
 def main(arguments: Sequence[str]) -> int:
     try:
         text = text_for(json.load(sys.stdin))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        print(f"error: no report of `python -m tools outdated --json`: {error!r}", file=sys.stderr)
+        print(f"error: standard input is no report of `python -m tools outdated --json`: {error!r}", file=sys.stderr)
         return 2
     if "--dry-run" in arguments:
-        print(text or "nothing to tell")
+        print(text or "nothing to report")
         return 0
     try:
         print(settle(text))

@@ -1,4 +1,4 @@
-"""`make bench`: measure, and write a table, the numbers and a picture to bench/results/."""
+"""`make bench`: measures, and writes tables, numbers and a picture to bench/results/."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ RESULTS = ROOT / "bench" / "results"
 
 
 def machine(device: str) -> str:
-    """What the numbers were measured on, in words."""
+    """A description of the machine."""
     if device == "cuda":
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}"
     threads = torch.get_num_threads()
@@ -25,7 +25,7 @@ def machine(device: str) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as Markdown: medians with quartiles; a ratio above 1 is slower."""
+    """The rows as a Markdown table of medians with quartiles; a ratio above 1 is slower."""
     bases = list(dict.fromkeys(base for row in rows for base in row["ratios"]))
     memory = any("memory" in row for row in rows)
     head = ["what", "way", "median ms (quartiles)", *(f"/ {base}" for base in bases), *(["peak MB"] if memory else [])]
@@ -43,40 +43,55 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def label(row: dict[str, Any]) -> str:
-    """What a row's group is called: shapes are (batch, heads, tokens, head size) or (batch, channels, samples)."""
+    """What a row's group is called: shapes begin with the batch."""
     shape = "×".join(map(str, row.get("shape", ())))
     return " ".join(part for part in (row["what"], shape, row.get("dtype", "")) if part)
 
 
 def picture(rows: list[dict[str, Any]], path: Path, title: str) -> None:
-    """A bar a way for each group of `rows`: its time over that of the group's base, with quartiles as whiskers."""
+    """Draw what the patches cost and save: four panels of bars with values. Ours are the dark bars."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(label(row), []).append(row)
-    figure, axes = pyplot.subplots(figsize=(9, 0.8 + 0.21 * sum(len(group) + 1.4 for group in groups.values())))
-    colours = {"upstream": "#888888", "patched": "#1b7837", "plain SDPA": "#762a83", "einsum": "#e08214"}
-    at, longest = 0.0, 1.0
-    for name, group in groups.items():
-        base = next(iter(group[0]["ratios"]))
-        axes.text(0.02, at, f"{name}, as a multiple of {base}", fontsize=8, va="center", weight="bold")
-        for row in group:
-            at += 1
-            low, middle, high = row["ratios"][base]
-            longest = max(longest, high)
-            axes.barh(
-                at, middle, xerr=[[middle - low], [high - middle]], height=0.8, color=colours.get(row["way"], "#4393c3")
-            )
-            axes.text(high + 0.05, at, f"{row['way']} {middle:.2f}", fontsize=7, va="center")
-        at += 1.4
-    axes.axvline(1, color="black", linewidth=0.6)
-    axes.set(xlim=(0, longest * 1.25), ylim=(at, -1), yticks=[], xlabel="median time, quartiles as whiskers")
-    axes.set_title(title, fontsize=9)
-    figure.tight_layout()
+    found = {(row["what"], row["way"]): row for row in reversed(rows) if row.get("dtype") == "float32"}
+    plain = found["one tiny call", "plain SDPA"]["seconds"][1]
+    over = {way: 1e6 * (found["one tiny call", way]["seconds"][1] - plain) for way in ("patched", "upstream")}
+    ways = ("patched", "upstream", "plain SDPA", "einsum")
+    long = {way: found["time attention", way] for way in ways if ("time attention", way) in found}
+    wholes = {what: row for (what, way), row in found.items() if way == "patched" and "plain SDPA" not in row["ratios"]}
+    panels = (
+        ("one small call, over plain SDPA: µs", over, "{:.1f}"),
+        ("attention over 8 s of audio: ms", {way: 1e3 * row["seconds"][1] for way, row in long.items()}, "{:.0f}"),
+        ("its memory at the peak: MB", {way: row["memory"] / 1e6 for way, row in long.items()}, "{:.0f}"),
+        ("whole models, upstream is 1", {it: wholes[it]["ratios"]["upstream"][1] for it in wholes}, "{:.2f}"),
+    )
+    figure, places = pyplot.subplots(1, len(panels), figsize=(11, 2.2), facecolor="white")
+    for axes, (name, values, form) in zip(places, panels, strict=True):
+        dark = ["#0b5394" if way in {"patched", *wholes} else "#c4c9d0" for way in values]
+        bars = axes.barh(list(values), list(values.values()), color=dark, edgecolor="#404040", linewidth=0.6)
+        inside = {"label_type": "center", "color": "white"} if values.keys() == wholes.keys() else {"padding": 3}
+        axes.bar_label(bars, [form.format(value) for value in values.values()], fontsize=8, **inside)
+        axes.set(xlim=(0, 1.25 * max(values.values())), xticks=[])
+        axes.set_title(name, fontsize=8.5, loc="left", weight="bold")
+        axes.tick_params(axis="y", length=0, labelsize=8)
+        axes.spines[["top", "right", "bottom"]].set_visible(False)
+        axes.invert_yaxis()
+        if values.keys() == wholes.keys():
+            for at, row in enumerate(wholes.values()):
+                low, middle, high = row["ratios"]["upstream"]
+                axes.errorbar(middle, at, xerr=[[middle - low], [high - middle]], ecolor="#101010", capsize=3)
+            axes.axvline(1, color="#c4c9d0", linewidth=1)
+    figure.text(
+        0.995,
+        0.01,
+        f"medians, and quartiles of the whole models; float32; {title}",
+        fontsize=7,
+        ha="right",
+        color="#404040",
+    )
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
@@ -91,7 +106,7 @@ def main() -> None:
     if options.only != "vendoring":
         with tempfile.TemporaryDirectory() as top:
             trees = make_trees(Path(top))
-            rows = models.run(trees.upstream, trees.patched, options.device, options.rounds)
+            rows = models.run(trees.upstream, trees.extras, options.device, options.rounds)
         save(rows, f"models-{options.device}", machine(options.device), options.rounds)
     if options.only != "models" and options.device == "cpu":
         if rows := vendoring.run(options.rounds):
@@ -101,12 +116,13 @@ def main() -> None:
 
 
 def save(rows: list[dict[str, Any]], name: str, where: str, rounds: int) -> None:
-    """Write `rows` as Markdown, JSON and PNG, and print the table."""
+    """Write `rows` as Markdown and JSON, models also as a picture, and print the table."""
     text = f"{where}; {rounds} interleaved rounds.\n\n{table(rows)}"
     (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
     document = {"machine": where, "rounds": rounds, "rows": rows}
     (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    picture(rows, RESULTS / f"{name}.png", where)
+    if name != "vendoring":
+        picture(rows, RESULTS / f"{name}.png", where)
     print(text)
 
 

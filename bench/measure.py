@@ -1,7 +1,6 @@
-"""Timing two or more ways of one thing against each other, so that a machine whose speed drifts cannot decide it.
+"""Times several ways of doing one thing against each other, on a machine whose speed may change meanwhile.
 
-Every round runs each way once, in an order that changes from round to round; what is compared is the ratio within a
-round, whose median and quartiles are reported.
+Each round runs every way once, in random order. The report has medians and quartiles of the ratios within a round.
 """
 
 import random
@@ -17,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one way over all rounds, and its ratios to other ways, round by round: quartile, median, quartile."""
+    """Seconds of one way, and its ratios to other ways within a round: first quartile, median, third quartile."""
 
     way: str
     seconds: tuple[float, float, float]
@@ -36,9 +35,9 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 def compare(
     ways: Mapping[str, Callable[[], object]], *, against: Sequence[str], rounds: int, inner: int = 1
 ) -> list[Timing]:
-    """Time `ways` interleaved: `rounds` rounds, each way `inner` times a round, after one uncounted round.
+    """Time `ways`: `rounds` rounds after one that does not count, each way `inner` times in a round.
 
-    against: the ways that the others' ratios are to; one that is not among `ways` is passed over.
+    against: the ways to compute ratios to, as far as they are among `ways`.
     """
     shuffle = random.Random(0)
     names = list(ways)
@@ -68,15 +67,15 @@ def compare(
 
 
 def peak_memory(code: str, *arguments: str) -> int:
-    """Bytes that `run()`, which `code` defines, takes at its peak in a fresh Python over what was resident before."""
+    """Peak memory in bytes of `run()`, which `code` defines, in a new Python process."""
     script = f"{code}\nfrom bench.measure import grown\nprint(grown(run))"
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
     return int(done.stdout.split()[-1])
 
 
 def grown(run: Callable[[], object]) -> int:
-    """By how many bytes the largest resident set of this process grows over the present one while `run` runs. Linux."""
-    # Starts the system's high-water mark afresh at what is resident now.
+    """Bytes by which `run` raises the peak memory of this process over its present memory. Linux only."""
+    # Resets the peak to the present memory.
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before = _status("VmRSS")
     run()

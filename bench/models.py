@@ -1,4 +1,4 @@
-"""Attention and whole models: untouched upstream, patched, plain SDPA and einsum."""
+"""Attention, the sum of masks and whole models: untouched upstream, patched, plain SDPA and einsum."""
 
 import importlib
 import warnings
@@ -13,7 +13,7 @@ from bench.measure import compare, peak_memory
 from tests.models.conftest import imports_from
 from tests.models.standins import qkv
 
-# Eight seconds of audio at the app's settings: 62 bands and 801 frames, 11 s: 1,101. (batch, heads, tokens, head size)
+# (batch, heads, tokens, head size) at the app's settings: 62 bands; 801 frames in 8 s of audio, 1,101 in 11 s.
 TIME = (62, 8, 801, 64)
 LONG = (62, 8, 1101, 64)
 FREQUENCY = (801, 8, 62, 64)
@@ -36,7 +36,7 @@ run = attention_ways(Path(sys.argv[4]), Path(sys.argv[5]), *tensors)[way]
 
 
 def load(tree: Path, name: str) -> Any:
-    """A fresh import of module `name` from `tree`."""
+    """Import module `name` again, from `tree`."""
     with imports_from(tree):
         return importlib.import_module(name)
 
@@ -78,7 +78,7 @@ def _synchronized(way: Callable[[], object]) -> Callable[[], object]:
 
 
 def attention(upstream: Path, patched: Path, device: str, rounds: int) -> Iterator[dict[str, Any]]:
-    """A row for each shape, dtype and way: seconds, ratios, and the memory one call takes at its peak (CPU: Linux)."""
+    """A row for each shape, dtype and way: seconds, ratios, and peak memory of one call (on a CPU only on Linux)."""
     for label, shape in SHAPES.items():
         for dtype_name, dtype in DTYPES.items():
             tensors = [tensor.to(device) for tensor in qkv(*shape, dtype=dtype)]
@@ -98,7 +98,7 @@ def attention(upstream: Path, patched: Path, device: str, rounds: int) -> Iterat
 
 
 def overhead(upstream: Path, patched: Path, rounds: int) -> Iterator[dict[str, Any]]:
-    """What a call costs on one thread when the attention itself is next to nothing: plain SDPA is the measure."""
+    """Rows for a tiny attention on one thread, which show the cost of a call itself."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -110,23 +110,45 @@ def overhead(upstream: Path, patched: Path, rounds: int) -> Iterator[dict[str, A
         torch.set_num_threads(threads)
 
 
+def mask_sums(patched: Path, device: str, rounds: int) -> Iterator[dict[str, Any]]:
+    """The average of 60 overlapping bands' masks, as upstream has it on complex numbers, and on real ones."""
+    model = load(patched, "models.bs_roformer.mel_band_roformer").MelBandRoformer(dim=8, depth=1, stereo=True)
+    bands = model.freq_indices.to(device)
+    bins = model.num_bands_per_freq.to(device).repeat_interleave(2).float()[:, None]
+    for stems in (1, 4):
+        shape = (1, stems, len(bins), 801)
+        # Time comes before frequency in memory, as the layers give it.
+        masks = torch.randn(1, stems, 801, len(bands), 2, device=device).transpose(2, 3)
+
+        def on_complex(masks: torch.Tensor = masks, shape: tuple[int, ...] = shape) -> torch.Tensor:
+            index = bands[:, None].expand(masks.shape[:-1])
+            zeros = torch.zeros(shape, dtype=torch.complex64, device=device)
+            return zeros.scatter_add_(2, index, torch.view_as_complex(masks)) / bins
+
+        def on_real(masks: torch.Tensor = masks, shape: tuple[int, ...] = shape) -> torch.Tensor:
+            return torch.zeros(*shape, 2, device=device).index_add_(2, bands, masks).div_(bins[..., None])
+
+        ways: dict[str, Callable[[], object]] = {"upstream": on_complex, "patched": on_real}
+        if device != "cpu":
+            ways = {name: _synchronized(way) for name, way in ways.items()}
+        for timing in compare(ways, against=AGAINST, rounds=max(rounds, 15)):
+            yield {"what": "sum of masks", "shape": shape, "dtype": "float32", **timing.as_json()}
+
+
 def whole_models(upstream: Path, patched: Path, device: str, rounds: int) -> Iterator[dict[str, Any]]:
-    """SCNet and, where its files could be had, BSRoformer, forward on seeded weights."""
+    """SCNet and, where their files could be had, BSRoformer and MelBandRoformer, forward on seeded weights."""
+    small = {"dim": 128, "depth": 2, "stereo": True, "time_transformer_depth": 1, "freq_transformer_depth": 1}
     cases: dict[str, tuple[str, str, dict[str, Any], int]] = {
         "SCNet": ("models.scnet.scnet", "SCNet", {}, 4 * 44100),
-        "BSRoformer": (
-            "models.bs_roformer.bs_roformer",
-            "BSRoformer",
-            {"dim": 128, "depth": 2, "stereo": True, "time_transformer_depth": 1, "freq_transformer_depth": 1},
-            4 * 44100,
-        ),
+        "BSRoformer": ("models.bs_roformer.bs_roformer", "BSRoformer", small, 4 * 44100),
+        "MelBandRoformer": ("models.bs_roformer.mel_band_roformer", "MelBandRoformer", small, 4 * 44100),
     }
     for label, (module, name, settings, samples) in cases.items():
         if not (upstream / (module.replace(".", "/") + ".py")).exists():
             continue
         audio = torch.randn(1, 2, samples, generator=torch.Generator().manual_seed(0)).to(device)
         ways: dict[str, Callable[[], object]] = {}
-        # A second model of upstream's is the control: how far its ratio is from 1 is what this machine's noise does.
+        # A second model of upstream's is the control: its ratio differs from 1 only by noise.
         for way, tree in (("upstream", upstream), ("patched", patched), ("upstream again", upstream)):
             torch.manual_seed(0)
             model = getattr(load(tree, module), name)(**settings).eval().to(device)
@@ -144,5 +166,7 @@ def run(upstream: Path, patched: Path, device: str, rounds: int) -> list[dict[st
         rows = list(attention(upstream, patched, device, rounds))
         if device == "cpu":
             rows += overhead(upstream, patched, max(rounds, 15))
+        if (patched / "models/bs_roformer/mel_band_roformer.py").exists():
+            rows += mask_sums(patched, device, rounds)
         rows += whole_models(upstream, patched, device, rounds)
     return rows

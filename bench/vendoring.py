@@ -1,4 +1,4 @@
-"""`make vendor` beside what one would do by hand: clone at depth 1, then `git apply`."""
+"""Measures `make vendor` against the same by hand: a clone at depth 1, then `git apply`."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ from tools.lock import DECISIONS, NAME, load
 
 
 def run(rounds: int) -> list[dict[str, Any]]:
-    """Rows of whole-process seconds; [] where upstream cannot be cloned."""
+    """Rows with seconds of whole processes; none where upstream cannot be cloned."""
     lock = load(ROOT)
     with tempfile.TemporaryDirectory() as name:
         top = Path(name)
@@ -26,7 +26,7 @@ def run(rounds: int) -> list[dict[str, Any]]:
         tree = top / "tree"
         verb = [sys.executable, "-m", "tools", "--store", str(store), "vendor", "--dest", str(tree)]
 
-        # pip keeps no wheels from one round to the next.
+        # pip must not keep wheels between rounds.
         environment = {**os.environ, "PIP_NO_CACHE_DIR": "1"}
 
         def call(*command: str, cwd: Path = ROOT) -> None:
@@ -35,7 +35,7 @@ def run(rounds: int) -> list[dict[str, Any]]:
         def clone_and_apply() -> None:
             shutil.rmtree(top / "clone", ignore_errors=True)
             call("git", "clone", "--quiet", "--depth", "1", lock.pin.url, str(top / "clone"))
-            patches = [str(ROOT / "patches" / file.patch) for file in lock.patched]
+            patches = [str(ROOT / "patches" / file.patch) for file in lock.patched if not file.extra]
             call("git", "apply", "--unidiff-zero", *patches, cwd=top / "clone")
 
         def rebuild() -> None:
@@ -49,7 +49,7 @@ def run(rounds: int) -> list[dict[str, Any]]:
         index_only(top / "project")
 
         def fetch_from_the_index() -> None:
-            # Apart from the others' store and tree, since its manifest names another upstream.
+            # It has its own store and tree, since its manifest names another upstream.
             shutil.rmtree(top / "index", ignore_errors=True)
             places = ["--store", str(top / "index" / "store"), "vendor", "--dest", str(top / "index" / "tree")]
             call(*verb[:3], "--root", str(top / "project"), *places)
@@ -66,14 +66,14 @@ def run(rounds: int) -> list[dict[str, Any]]:
             "vendor, nothing to do": lambda: call(*verb),
             "verify": lambda: call(*[*verb[:-3], "verify", "--dest", str(tree)]),
         }
-        # Rounds are shuffled, and each way leaves a filled store and a whole tree behind for the next.
+        # The order is random; each way leaves a filled store and a whole tree for the next.
         fetch_and_build()
         timings = compare(ways, against=["git clone + git apply"], rounds=rounds)
         return [{"what": "vendoring", **timing.as_json()} for timing in timings]
 
 
 def index_only(folder: Path) -> None:
-    """This project in `folder`, with no raw URLs and an upstream that is not there: the package index is left."""
+    """A copy of this project in `folder` whose only source is the package index."""
     shutil.copytree(ROOT / "patches", folder / "patches")
     for name in (DECISIONS, NAME):
         shutil.copyfile(ROOT / name, folder / name)

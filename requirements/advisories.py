@@ -1,7 +1,6 @@
-"""Ask PyPI for known vulnerabilities in what requirements files pin, with pip-audit: `make advisories`.
+"""Asks PyPI for known vulnerabilities of pinned packages, with pip-audit: `make advisories`.
 
-Usage: advisories.py FILE.... Exit codes: 0 none known, 1 some are, 2 usage, 5 the service gave no answer for some. A
-package that nobody could say anything of is never taken for a good one.
+Usage: advisories.py FILE.... Exit codes: 0 none known, 1 some known, 2 usage, 5 no answer for some packages.
 """
 
 import json
@@ -13,33 +12,33 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Answer:
-    """What the service said. asked: packages. known: a line a vulnerability. unanswered: why, by package or file."""
+    """The answers. asked: packages. known: a line for each vulnerability. unanswered: reasons, by package or file."""
 
     asked: set[str] = field(default_factory=set)
     known: set[str] = field(default_factory=set)
     unanswered: dict[str, str] = field(default_factory=dict)
 
     def take(self, name: str, output: str, complaint: str) -> None:
-        """Add what pip-audit wrote, in its JSON on standard output and on standard error, of the file `name`."""
+        """Add what pip-audit wrote for the file `name`: JSON to standard output, and standard error."""
         try:
             for package in json.loads(output)["dependencies"]:
                 self.asked.add(package["name"])
                 if "skip_reason" in package:
                     self.unanswered[package["name"]] = package["skip_reason"]
                 for found in package.get("vulns", ()):
-                    mended = ", ".join(found["fix_versions"]) or "no release"
-                    self.known.add(f"{package['name']} {package['version']}: {found['id']}, mended in {mended}")
+                    fixed = ", ".join(found["fix_versions"]) or "no release"
+                    self.known.add(f"{package['name']} {package['version']}: {found['id']}, fixed in {fixed}")
         except (ValueError, KeyError, TypeError):
             self.unanswered[name] = (complaint.strip() or output.strip() or "no output").splitlines()[-1]
 
     def lines(self) -> list[str]:
-        """What to tell, worst first."""
+        """The report, worst first."""
         missing = [f"not answered: {', '.join(sorted(self.unanswered))}"] if self.unanswered else []
         return [
             *(f"known: {line}" for line in sorted(self.known)),
             *missing,
             *(f"  such as {name}: {self.unanswered[name]}" for name in sorted(self.unanswered)[:1]),
-            f"{len(self.asked)} packages asked for, {len(self.known)} vulnerabilities known",
+            f"{len(self.asked)} packages, {len(self.known)} known vulnerabilities",
         ]
 
     @property
@@ -63,7 +62,7 @@ def main(files: Sequence[str]) -> int:
         answer.take(name, done.stdout, done.stderr)
     print("\n".join(answer.lines()), file=sys.stderr if answer.exit_code else sys.stdout)
     if answer.unanswered:
-        print("next: make advisories on a machine that reaches PyPI itself, not a mirror", file=sys.stderr)
+        print("next: make advisories  # where PyPI itself can be reached, not a mirror", file=sys.stderr)
     return answer.exit_code
 
 

@@ -1,4 +1,4 @@
-"""What both halves of the suite share: running the command line as a user does."""
+"""Settings of the whole test suite: running the command line, and leaving out tests that cannot run here."""
 
 import importlib
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 if not find_spec("tomllib"):
-    # The model tests run on Python 3.10, the app's, and read the lock there as well.
+    # The model tests also run on the app's Python, 3.10, and read the lock there.
     sys.modules["tomllib"] = importlib.import_module("tomli")
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def run_tools(
     *arguments: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    """`python -m tools ARGUMENTS` in a process of its own, with `env` on top of this one's environment."""
+    """Run `python -m tools ARGUMENTS` with `env` added to the environment."""
     return subprocess.run(
         [sys.executable, "-m", "tools", *map(str, arguments)],
         cwd=cwd or ROOT,
@@ -35,22 +35,21 @@ def run_tools(
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("results")
     group.addoption("--results", metavar="FOLDER", type=Path, help="keep what this run of the model tests gave")
-    group.addoption("--results-note", metavar="TEXT", default="", help="what the results should say about this run")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if folder := config.getoption("--results"):
         from tests.record import Recorder
 
-        config.pluginmanager.register(Recorder(folder, config.getoption("--results-note")))
+        config.pluginmanager.register(Recorder(folder))
 
 
-# Tests that need what few machines have are left out of a run, and named at its end, rather than skipped: a skip means
-# that upstream's files could not be had, or that this torch lacks what is tested. REQUIRE_UPSTREAM=1 wants none of the
-# former, nor those on real histories left out.
+# Tests that need a GPU or an optional package are left out, and listed at the end. A skip means that upstream's files
+# were not found, or that this torch lacks a feature. With REQUIRE_UPSTREAM=1, missing files and repositories are
+# failures.
 CLOSING_LINES = pytest.StashKey[list[str]]()
-# A package index has every pinned file, and no history: rebases on real commits, and what the baseline has instead.
-ON_HISTORY = ("test_real_upstream.py", "test_walkthrough.py", "test_baseline.py")
+# Tests that need the real repositories; a package index has only the pinned files.
+ON_HISTORY = ("test_real_upstream.py", "test_walkthrough.py", "test_baseline.py", "test_app.py")
 
 
 def without(marker: str) -> str | None:
@@ -59,16 +58,16 @@ def without(marker: str) -> str | None:
         import torch
 
         return None if torch.cuda.is_available() else "this machine has no NVIDIA GPU"
-    if marker == "sage" and not find_spec("sageattention"):
-        return "sageattention is not installed, `make test-sage` installs it"
-    if marker == "frozen" and not find_spec("cx_Freeze"):
-        return "cx_Freeze is not installed, `make test-frozen` installs it"
-    return None
+    if marker == "app":
+        names = [name for name in ("ml_collections", "tqdm") if not find_spec(name)]
+        return f"{', '.join(names)} not installed, requirements/models.txt names them" if names else None
+    package = {"sage": "sageattention", "frozen": "cx_Freeze"}[marker]
+    return None if find_spec(package) else f"{package} is not installed, `make test-{marker}` installs it"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     lines = config.stash.setdefault(CLOSING_LINES, [])
-    for marker in ("cuda", "sage", "frozen"):
+    for marker in ("app", "cuda", "sage", "frozen"):
         if (marked := [item for item in items if item.get_closest_marker(marker)]) and (why := without(marker)):
             items[:] = [item for item in items if item not in marked]
             config.hook.pytest_deselected(items=marked)
@@ -77,12 +76,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if history and os.environ.get("REQUIRE_UPSTREAM") != "1" and (why := without_history()):
         items[:] = [item for item in items if item not in history]
         config.hook.pytest_deselected(items=history)
-        names = ", ".join(sorted({getattr(item, "originalname", item.name) for item in history}))
-        lines.append(f"left out, {len(history)} tests on real histories, {names}: {why}")
+        lines.append(f"left out, {len(history)} tests on real histories, in {', '.join(ON_HISTORY)}: {why}")
 
 
 def without_history() -> str | None:
-    """Why tests on upstream's and the baseline's histories cannot run here, or None."""
+    """Why tests on the real repositories cannot run here, or None."""
     from tools.errors import NoSource
     from tools.git import tip
     from tools.lock import load

@@ -1,4 +1,4 @@
-"""`--results FOLDER`: keep what a run of the model tests gave, for the table of versions in the documents."""
+"""Saves the results of the model tests (`--results FOLDER`), and writes their table in MODEL_CHANGES.md."""
 
 import json
 import platform
@@ -6,30 +6,33 @@ import re
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+from packaging.version import Version
 
 from tests.conftest import ROOT
-from tests.versions import SCHEMA, file_name, tree_hash, write
+from tools.files import sha256
 from tools.lock import load
 
 SUITE = "tests/models"
+MARK = "<!-- made by `make test-torch` -->\n"
+# Reason: test function: number of its variants.
+Reasons = defaultdict[str, Counter[str]]
 
 
 class Recorder:
-    """A pytest plugin that writes one file of results for this torch and this Python, and names no place or machine."""
+    """A pytest plugin that writes one file of results for this torch and Python, without names of machines."""
 
-    def __init__(self, folder: Path, note: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.note = note
         self.outcomes: Counter[str] = Counter()
-        # reason: test function: number of its variants
-        self.skipped: dict[str, Counter[str]] = defaultdict(Counter)
-        self.failed: dict[str, Counter[str]] = defaultdict(Counter)
+        self.skipped: Reasons = defaultdict(Counter)
+        self.failed: Reasons = defaultdict(Counter)
         self.left_out: Counter[str] = Counter()
         self.finished = 0
 
@@ -61,37 +64,88 @@ class Recorder:
             return
         import torch
 
-        python = platform.python_version()
-        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
         body = {
-            "schema": SCHEMA,
+            "schema": 1,
             "torch": torch.__version__,
-            "python": python,
+            "python": platform.python_version(),
             "numpy": version("numpy"),
             "platform": f"{platform.system()} {platform.machine()}",
-            "device": gpu,
-            "note": self.note,
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
             "date": date.today().isoformat(),
-            "tree": tree_hash(load(ROOT)),
+            "tree": tree_hash(),
             **{outcome: self.outcomes[outcome] for outcome in ("passed", "failed", "skipped")},
             "left_out": dict(sorted(self.left_out.items())),
             "failures": tidy(self.failed),
             "skips": tidy(self.skipped),
         }
-        path = self.folder / file_name(torch.__version__, python)
+        path = self.folder / f"torch-{short(body['torch'])}-python{minor(body['python'])}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
-        write(ROOT)
+        write_table()
 
 
-def tidy(groups: dict[str, Counter[str]]) -> dict[str, dict[str, int]]:
+def tidy(groups: Reasons) -> dict[str, dict[str, int]]:
     return {reason: dict(sorted(groups[reason].items())) for reason in sorted(groups)}
 
 
 def plain(message: str) -> str:
-    """The first line of a failure, without this machine's folders and without addresses of objects."""
+    """The first line of a failure, without local folders and addresses of objects."""
     line = next(iter(message.strip().splitlines()), "")
     places = (str(ROOT), sys.prefix, sys.base_prefix, tempfile.gettempdir(), str(Path.home()))
     for place in sorted(places, key=len, reverse=True):
         line = line.replace(place, "…")
     return re.sub(r"0x[0-9a-f]+", "0x…", line)[:200]
+
+
+def short(torch: str) -> str:
+    return torch.partition("+")[0]
+
+
+def minor(python: str) -> str:
+    return python.rpartition(".")[0]
+
+
+def tree_hash() -> str:
+    """One hash for what a whole vendored tree holds, with all extras: no patch changes without it."""
+    lock = load(ROOT)
+    return sha256("".join(f"{file.result(lock.decisions.extras)}  {file.path}\n" for file in lock.files).encode())
+
+
+def write_table() -> None:
+    """Write the table in MODEL_CHANGES.md, oldest torch first."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "tests/results").glob("*.json")]
+    results = sorted(found, key=lambda result: (Version(result["torch"]), Version(result["python"])))
+    path = ROOT / "MODEL_CHANGES.md"
+    before, mark, rest = path.read_text(encoding="utf-8").partition(MARK)
+    assert mark, "MODEL_CHANGES.md has no place for the table"
+    text = table(results) + reasons("Skipped", results, "skips") + reasons("Failed", results, "failures")
+    path.write_text(f"{before}{mark}{text}<!-- end -->{rest.partition('<!-- end -->')[2]}", "utf-8", newline="\n")
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> str:
+    head = ("torch", "Python", "NumPy", "on", "passed", "skipped", "failed", "left out", "patches")
+    rows = [head, ["---"] * len(head)]
+    for result in results:
+        where = f"{result['platform']}, {result['device']}"
+        counts = [result[key] for key in ("passed", "skipped", "failed")]
+        left_out = ", ".join(f"{count} {marker}" for marker, count in result["left_out"].items()) or 0
+        patches = "these" if result["tree"] == tree_hash() else f"**others**, of {result['date']}"
+        rows.append([*(result[key] for key in ("torch", "python", "numpy")), where, *counts, left_out, patches])
+    return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+
+
+def reasons(word: str, results: Sequence[Mapping[str, Any]], key: str) -> str:
+    """A line for each reason, with versions and tests."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for result in results:
+        for reason, tests in result[key].items():
+            names = ", ".join(
+                f"`{name.partition('::')[2]}`" + (f" ({n})" if n > 1 else "") for name, n in tests.items()
+            )
+            versions = found.setdefault(f"{reason}: {names}", {})
+            versions.setdefault(short(result["torch"]), []).append(minor(result["python"]))
+    lines = ""
+    for what, versions in found.items():
+        where = "; ".join(f"{torch} on Python {' and '.join(on)}" for torch, on in versions.items())
+        lines += f"- {where}: {what}\n"
+    return f"\n{word}:\n\n{lines}" if lines else ""

@@ -1,3 +1,1 @@
-"""Tools that turn pinned upstream files and our patches into verified model files."""
-
-__version__ = "0.1.0"
+"""Tools that apply our patches to pinned upstream files, and check every byte."""

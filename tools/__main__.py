@@ -1,4 +1,4 @@
-"""Starts the command line: `python -m tools VERB`. Each `make` target is one call of it."""
+"""Start the command line: `python -m tools VERB`."""
 
 import os
 import sys
@@ -9,11 +9,11 @@ if __name__ == "__main__":
 
         code = main()
     except KeyboardInterrupt:
-        print("interrupted; nothing is left half-done that the next run does not put right", file=sys.stderr)
+        print("interrupted; run the same command again to finish", file=sys.stderr)
         code = 130
     except ModuleNotFoundError as missing:
         print(f"error: Python package {missing.name!r} is not installed here", file=sys.stderr)
-        print("next: make vendor, which sets up its own", file=sys.stderr)
+        print("next: make vendor  # installs it", file=sys.stderr)
         code = 2
-    # Python's own way out would write once more to a reader that is gone, and can be interrupted.
+    # A normal exit would flush to a closed pipe, and another Ctrl-C could interrupt it.
     os._exit(code)

@@ -1,6 +1,6 @@
-"""Pinned bytes plus patch gives result bytes, every hash checked.
+"""Applies patches to pinned files, and checks every hash.
 
-Also a script: `python tools/apply.py SOURCE DEST` patches a folder that holds upstream's files into a new one.
+As a script, `python tools/apply.py SOURCE DEST` writes a patched copy of a folder with upstream's files.
 """
 
 import sys
@@ -11,10 +11,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
-    # As a script, Python puts this folder first on the path, where our `git.py` and others hide packages.
+    # Python puts the script's folder first on the path, where `git.py` would hide a package.
     sys.path[0] = str(ROOT)
     if lacking := [name for name in ("attrs", "cattrs") if not find_spec(name)]:
-        sys.exit(f"error: Python package {lacking[0]!r} is not installed here\nnext: make vendor sets up its own")
+        sys.exit(f"error: Python package {lacking[0]!r} is not installed here\nnext: make vendor  # installs it")
 
 from tools.errors import Drift, HashMismatch, Next, ToolError, UsageError, each
 from tools.files import digest, sha256, write
@@ -25,21 +25,21 @@ from tools.tree import MANIFEST
 
 
 def read_bytes(root: Path, file: PinnedFile) -> bytes:
-    """The bytes of the patch file of `file`. Raises UsageError for none, HashMismatch for another."""
+    """The patch file of `file` as bytes. Raises UsageError for a missing one, HashMismatch for a changed one."""
     name = file.patch
-    back = f"git checkout {PATCHES}/{name} gets the file back"
+    back = f"git checkout {PATCHES}/{name} restores it"
     try:
         data = (root / PATCHES / name).read_bytes()
     except FileNotFoundError as error:
         steps = (back, Next("refresh", "drops the patch", {"drop": name}))
-        raise UsageError(f"{PATCHES}/{name} is not there", next_steps=steps) from error
-    why = "after a change you meant, or a refresh or rebase that was killed"
+        raise UsageError(f"{PATCHES}/{name} is missing", next_steps=steps) from error
+    why = "if you changed it, or a refresh or rebase was killed"
     _admit(f"{PATCHES}/{name} is not the file the lock names", data, file.patch_sha256, [Next("lock", why), back])
     return data
 
 
 def read_patches(root: Path, files: Iterable[PinnedFile]) -> dict[str, Patch]:
-    """Every patch of `files`, by path. Raises what `read_bytes` and `patch.parse` do, for all patches at once."""
+    """The patches of `files`, by path. Raises as `read_bytes` and `patch.parse` do, for all patches at once."""
     patched = [file for file in files if file.patch]
     return dict(each(patched, lambda file: (file.path, parse(file.patch, read_bytes(root, file)))))
 
@@ -47,9 +47,9 @@ def read_patches(root: Path, files: Iterable[PinnedFile]) -> dict[str, Patch]:
 def results(
     files: Iterable[PinnedFile], pinned: Mapping[str, bytes], patches: Mapping[str, Patch], extras: Sequence[str] = ()
 ) -> dict[str, bytes]:
-    """What `files` hold in a vendored tree with `extras`, from upstream's bytes; all by path.
+    """The vendored `files` from upstream's, `pinned`, with the patches of `extras`; all by path.
 
-    Raises what `patch.splice` does, and HashMismatch for bytes that are not what the lock says, for all files at once.
+    Raises as `patch.splice` does, and HashMismatch for bytes that are not as locked, for all files at once.
     """
 
     def result(file: PinnedFile) -> tuple[str, bytes]:
@@ -65,22 +65,21 @@ def results(
 
 def _admit(fault: str, data: bytes, expected: str, steps: Sequence[str | Next] = ()) -> None:
     if (actual := sha256(data)) != expected:
-        said = [f"expected SHA-256 {expected}", f"actual SHA-256   {actual}"]
-        raise HashMismatch(fault, said, steps)
+        raise HashMismatch(fault, [f"expected SHA-256 {expected}", f"actual SHA-256   {actual}"], steps)
 
 
 def folder(root: Path, lock: Lock, source: Path, dest: Path, extras: Sequence[str] = ()) -> int:
-    """Patch `source`, a folder laid out as upstream, into the new folder `dest`; how many files it has then.
+    """Write a patched copy of `source`, a folder with upstream's files, to `dest`; the number of files written.
 
-    Raises Drift for other files that are there, and what `results` raises, before anything is written.
+    Raises Drift for other files in `dest`, and as `results` does, before anything is written.
     """
     if missing := [file.path for file in lock.files if not (source / file.path).is_file()]:
-        raise HashMismatch(f"{source} is not laid out as upstream", [f"{path} is not there" for path in missing])
+        raise HashMismatch(f"{source} lacks files of upstream", [f"missing: {path}" for path in missing])
     pinned = {file.path: (source / file.path).read_bytes() for file in lock.files}
     made = results(lock.files, pinned, read_patches(root, lock.files), extras)
     made |= {f"{part.path}/{MANIFEST}": render(lock, part, Manifest(extras=tuple(extras))) for part in lock.components}
     if taken := [path for path, data in made.items() if (dest / path).exists() and digest(dest / path) != sha256(data)]:
-        raise Drift(f"{dest} holds other files, so nothing was written", taken, ["name a new folder"])
+        raise Drift(f"{dest} holds other files, so nothing was written", taken, ["choose a new folder"])
     for path, data in made.items():
         (dest / path).parent.mkdir(parents=True, exist_ok=True)
         write(dest / path, data)
@@ -88,10 +87,10 @@ def folder(root: Path, lock: Lock, source: Path, dest: Path, extras: Sequence[st
 
 
 def _script() -> int:
-    parser = ArgumentParser(description="Patch a folder that holds upstream's files into a new one.")
-    parser.add_argument("source", type=Path, help="laid out as upstream: SOURCE/models/scnet/scnet.py")
+    parser = ArgumentParser(description="Write a patched copy of a folder with upstream's files.")
+    parser.add_argument("source", type=Path, help="a folder with upstream's files, as in models/scnet/scnet.py")
     parser.add_argument("dest", type=Path, help="a new folder")
-    parser.add_argument("--extras", nargs="*", default=(), help="with the patches of these extras")
+    parser.add_argument("--extras", nargs="*", default=(), help="also apply the patches of these extras")
     parser.add_argument("--root", type=Path, default=ROOT, help="the folder with upstream.lock and patches/")
     given = parser.parse_args()
     try:

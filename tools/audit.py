@@ -1,7 +1,4 @@
-"""What differs, file by file: upstream at the pin, the baseline, the vendored tree, and perhaps another checkout.
-
-The lock's hashes give each file's status, and bytes the diffs. `claims` holds lock and documents against them.
-"""
+"""Compares upstream, the baseline and the vendored tree file by file, and checks the claims of lock and documents."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,20 +9,20 @@ import attrs
 from tools import docs, git, manifest
 from tools.apply import read_patches, results
 from tools.diff import line_counts
-from tools.errors import NoSource, ToolError, each, log
+from tools.errors import NoSource, ToolError, each
 from tools.files import sha256
-from tools.lock import ABSENT, NAME, Lock, Pin, PinnedFile
+from tools.lock import ABSENT, NAME, Lock, PinnedFile
 from tools.store import Store
 
-# Our patch; what the app had changed already; what changes for who moves from the baseline to the vendored tree.
+# Our patch; the app's own change; what changes when the app moves from the baseline to the vendored tree.
 PAIRS = (("upstream", "vendored"), ("upstream", "baseline"), ("baseline", "vendored"))
-# A file in one place: its SHA-256, or ABSENT; its bytes, None where they are not at hand.
+# A file at the baseline: its SHA-256 or ABSENT, and its bytes, None for unknown.
 Side = tuple[str, bytes | None]
 
 
 @attrs.frozen
 class FileAudit:
-    """A file's status words; SHA-256 or ABSENT by side; bytes by side, and diffs by pair, where they are at hand."""
+    """One file: its status, SHA-256 or ABSENT by side, and known bytes by side, with their diffs by pair."""
 
     path: str
     status: Sequence[str]
@@ -34,7 +31,7 @@ class FileAudit:
     diffs: Mapping[tuple[str, str], str]
 
     def change(self, old: str, new: str) -> str:
-        """How two sides differ: counts of lines, or a word."""
+        """How two sides differ: lines added and removed, or a word."""
         if text := self.diffs.get((old, new)):
             return "+{} -{}".format(*line_counts(text))
         found = {self.hashes[old], self.hashes[new]}
@@ -44,9 +41,9 @@ class FileAudit:
 def audit(
     root: Path, lock: Lock, tree: Path, upstream: Mapping[str, bytes], baseline: Mapping[str, Side]
 ) -> list[FileAudit]:
-    """Compare each pinned file of `upstream`, `baseline` and the vendored `tree`, or what the lock promises for that.
+    """Compare the pinned files of `upstream`, `baseline` and `tree`; what `tree` lacks is as the lock has it.
 
-    Raises what is wrong with a patch then, and Drift for a manifest that is not ours.
+    Raises Drift for a manifest that is not ours, and as reading and applying a patch does.
     """
 
     def audited(file: PinnedFile) -> FileAudit:
@@ -70,7 +67,7 @@ def audit(
 
 
 def table(lock: Lock, baseline: str, files: Sequence[FileAudit]) -> tuple[list[list[str]], list[str]]:
-    """What differs from the commit `baseline`, for people: rows of cells, and the lines that go below them."""
+    """The report for people: rows of cells, and the lines below them."""
     rows = [["", "patch", "app", "move", "status"]]
     for part in lock.components:
         rows.append([part.path])
@@ -86,7 +83,7 @@ def table(lock: Lock, baseline: str, files: Sequence[FileAudit]) -> tuple[list[l
 
 
 def checkout(lock: Lock, folder: Path, files: Sequence[FileAudit]) -> dict[str, str]:
-    """What each file of `folder`, which has models/ in it or is that, is, line ends aside: words by path."""
+    """For each file in `folder`, a project or its models/, which side it equals, line ends aside; by path."""
     place = folder if (folder / files[0].path.split("/")[0]).is_dir() else folder.parent
     found = {}
     for file, pinned in zip(files, lock.files, strict=True):
@@ -103,49 +100,41 @@ def _read_file(path: Path) -> bytes | None:
 
 
 def baseline_of(lock: Lock, store: Store, revision: str, place: str, offline: bool) -> tuple[str, dict[str, Side], str]:
-    """The baseline's commit, its sides by path, and why its repository was not read, if it had to be.
+    """The baseline's commit, its files by path, and why only the lock's hashes are known of them, if so.
 
-    revision: a commit, branch or tag; "" for the lock's, whose hashes do where there are no bytes. place: a repository
-    to ask instead. Raises UsageError for a revision that means nothing there, NoSource for one that cannot be read.
+    revision: a commit, branch or tag, "" for the lock's. place: another repository. Raises UsageError for an unknown
+    revision, and NoSource where one other than the lock's cannot be read.
     """
     pin = lock.baseline
     optional = revision in ("", pin.commit) and not place
     sides = {file.path: (file.baseline, store.get(file.baseline)) for file in lock.files}
     if optional and all(data is not None or hash_ == ABSENT for hash_, data in sides.values()):
         return pin.commit, sides, ""
+    folders = lock.decisions.components.values()
     try:
-        read = _read(lock, place, pin, revision or pin.commit, offline=offline)
+        read = git.commit(place or pin.url, revision or pin.commit, pin.branch, folders, offline=offline)
     except NoSource as error:
         if optional:
             return pin.commit, sides, str(error)
         raise
     for data in read.files.values():
         store.put(data)
-    return read.id, {path: _side(read.files.get(path)) for path in sides}, ""
-
-
-def _side(data: bytes | None) -> Side:
-    return (ABSENT if data is None else sha256(data)), data
-
-
-def _read(lock: Lock, place: str, pin: Pin, name: str, *, offline: bool) -> git.Commit:
-    """The commit `name` of the repository at `place`, "" for the pin's. Raises NoSource and UsageError."""
-    url = git.address(place or pin.url, offline=offline)
-    log.info(f"git {url}: reading {name[:12]}")
-    return git.commit(url, name, pin.branch, lock.decisions.components.values())
+    found: dict[str, Side] = {path: (sha256(data), data) for path, data in read.files.items()}
+    return read.id, {path: found.get(path, (ABSENT, None)) for path in sides}, ""
 
 
 def commit_claims(lock: Lock, places: Sequence[str], *, offline: bool) -> tuple[list[str], list[str]]:
-    """What the lock says of both commits, read anew: a line for each false claim, and for each commit not read."""
+    """Compare the lock with both commits, read again: a line for each false claim, and for each commit not read."""
     false, unread = [], []
+    folders = lock.decisions.components.values()
     for name, pin, place in zip(("upstream", "baseline"), (lock.pin, lock.baseline), places, strict=True):
         try:
-            read = _read(lock, place, pin, pin.commit, offline=offline)
+            read = git.commit(place or pin.url, pin.commit, pin.branch, folders, offline=offline)
         except NoSource as error:
             unread.append(f"not checked: {name} {pin.commit[:12]}: {error}")
             continue
         claimed = {"date": pin.date, **{file.path: getattr(file, name) for file in lock.files}}
-        # The baseline may well have other files.
+        # The baseline may have more files.
         there = read.files if name == "upstream" else read.files.keys() & claimed
         actual = {"date": read.date, **{path: sha256(read.files[path]) for path in there}}
         for what in sorted({*claimed, *actual}):
@@ -156,7 +145,7 @@ def commit_claims(lock: Lock, places: Sequence[str], *, offline: bool) -> tuple[
 
 
 def claims(root: Path, lock: Lock, upstream: Mapping[str, bytes], verbs: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """A line for each false claim of the lock about patches, and of the documents in computed parts and ids."""
+    """A line for each false claim: of the lock about patches, of the documents in computed parts and ids."""
     try:
         patches = read_patches(root, lock.patched)
         results(lock.patched, upstream, patches, list(lock.decisions.extras))
@@ -165,11 +154,11 @@ def claims(root: Path, lock: Lock, upstream: Mapping[str, bytes], verbs: Sequenc
         yield str(error)
         return
     known = (root / NAME).read_text(encoding="utf-8")
-    for path in filter(Path.exists, (root / name for name in docs.DOCUMENTS)):
-        if path.name in stale:
-            yield f"{path.name}: its computed parts are stale"
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            # A whole id counts wherever it stands, a shortened one between backticks.
+    for name in (name for name in docs.DOCUMENTS if (root / name).exists()):
+        if name in stale:
+            yield f"{name}: its computed parts are stale"
+        for number, line in enumerate((root / name).read_text(encoding="utf-8").splitlines(), 1):
+            # Whole ids anywhere, shortened ones between backticks.
             for said in re.findall(r"(?<=`)[0-9a-f]{7,64}(?=`)|\b(?:[0-9a-f]{64}|[0-9a-f]{40})\b", line):
                 if not re.search(rf"\b{said}", known):
-                    yield f"{path.name}:{number}: no id in {NAME}: {said}"
+                    yield f"{name}:{number}: no id in {NAME}: {said}"

@@ -1,8 +1,8 @@
-"""What becomes of pinned files and patches at another commit of upstream: git finds the renames, and git merges.
+"""Merges the patches with another commit of upstream: git finds renamed files, and git merges.
 
-A repository for that has upstream's commit, `refs/upstream/new`, the pinned files, `refs/upstream/old`, and on `main`
-the same by the names that they have now, and then the new ones. On `patched` are the patched files, which are
-cherry-picked onto `main`. What a person makes of it there, with git or an editor, is read from there.
+Its repository has the pinned files at `refs/upstream/old`, and upstream's commit at `refs/upstream/new`. On `main` are
+the pinned files under their new names, then upstream's new files. The patched files, on `patched`, are cherry-picked
+onto `main`, where a person resolves conflicts.
 """
 
 import os
@@ -17,7 +17,7 @@ from tools.git import Repo
 from tools.lock import PATCHES, Lock, PinnedFile
 from tools.patch import faults
 
-# What can become of a pinned file, and of a patch.
+# What can happen to a pinned file, and to a patch.
 OUTCOMES = {
     "same": "the same upstream",
     "changed": "changed upstream",
@@ -35,10 +35,10 @@ Files = Mapping[str, bytes]
 
 @attrs.frozen
 class Carried:
-    """A pinned file at the new commit.
+    """A pinned file at the new commit. outcome: the file's. merge: its patch's, "" for no patch.
 
-    path: where it is now, None for gone; away: where it went, outside every component. outcome: the file's; merge: its
-    patch's, "" where it has none. new, result: its bytes upstream, and patched. lost: added lines that are nowhere now.
+    path: its new path, None for gone. away: its new path outside every component. new, result: its bytes upstream, and
+    with the patch. lost: lines that the patch added and that the result lacks.
     """
 
     file: PinnedFile
@@ -52,20 +52,20 @@ class Carried:
 
     @property
     def name(self) -> str:
-        """What DROP= calls it: the path of its patch, or of the file where it has none."""
+        """Its name for DROP=: the patch, or the file where it has none."""
         return f"{PATCHES}/{self.file.patch}" if self.merge else self.file.path
 
     @property
     def note(self) -> str:
-        """Where it is, if that is another place than before."""
+        """Its new place, if it moved."""
         if self.away:
-            return f"moved to {self.away}, in no component"
+            return f"moved to {self.away}, which is in no component"
         return f"now {self.path}" if self.outcome == "renamed" else ""
 
 
 @attrs.frozen
 class Survey:
-    """Pinned files in lock order, and what else is in the components (bytes by path)."""
+    """All pinned files at the new commit, and the components' other files there (bytes by path)."""
 
     files: Sequence[Carried]
     others: Files
@@ -77,26 +77,23 @@ class Survey:
 
     @property
     def body(self) -> dict[str, Any]:
-        """All of it for --json."""
+        """The report for --json."""
         files = [{"path": it.file.path, "outcome": it.outcome, "now": it.path, "note": it.note} for it in self.files]
         patches = [{"file": it.name, "target": it.file.path, "outcome": it.merge, "lost": it.lost} for it in self.ours]
         return {"patches": patches, "files": files, "new_files": sorted(self.others)}
 
     def rows(self, add: Sequence[str] = (), drop: Sequence[str] = ()) -> list[list[str]]:
-        """The same for people, without what stays as it is. add, drop: what was chosen."""
+        """The report for people, without unchanged files. add, drop: what the user chose."""
         rows = [[it.name, OUTCOMES["dropped" if it.name in drop else it.merge], it.note] for it in self.ours]
         rows += [[it.file.path, OUTCOMES[it.outcome], it.note] for it in self.files if it.outcome != "same"]
         return rows + [[path, "taken up" if path in add else "not pinned", ""] for path in sorted(self.others)]
 
 
 def prepare(repo: Repo, folders: Iterable[str], pinned: Files, patched: Files, commit: str) -> None:
-    """Merge patches with what upstream changed, in `repo`, which has upstream's `commit` and nothing of ours.
-
-    folders: the components' at that commit. pinned, patched: bytes by path.
-    """
+    """Set up `repo`, which has upstream's `commit`, and merge the patches: `pinned` and `patched` are bytes by path."""
     repo.run("update-ref", _NEW, commit)
     repo.run("update-ref", _OLD, repo.commit(pinned, "the pinned files"))
-    # git commands that a person gives in there are to do the same as ours.
+    # For the git commands of a person, too.
     for key, value in (("merge.renames", "false"), ("merge.conflictStyle", "diff3"), ("core.autocrlf", "false")):
         repo.run("config", key, value)
     files = _files(repo, folders)
@@ -104,7 +101,7 @@ def prepare(repo: Repo, folders: Iterable[str], pinned: Files, patched: Files, c
     before, after = {}, {}
     for path, base in pinned.items():
         ours, new = patched[path], files.get(now[path], base)
-        # For git, a newline at the end is part of the last line: it would conflict with a patch that changes the line.
+        # A newline that upstream adds at the end must not conflict with a patch of the last line.
         follows = base.endswith(b"\n") == ours.endswith(b"\n")
         before[now[path]] = _ended(base, new) if follows else base
         after[now[path]] = _ended(ours, new) if follows else ours
@@ -117,7 +114,7 @@ def prepare(repo: Repo, folders: Iterable[str], pinned: Files, patched: Files, c
 
 
 def survey(repo: Repo, lock: Lock, folders: Iterable[str]) -> Survey:
-    """What stands in `repo`, which `prepare` set up for `lock`, edits included."""
+    """The state of `repo`, which `prepare` set up, with all edits since."""
     new = _files(repo, folders)
     places = _places(repo, [file.path for file in lock.files], new)
     unmerged = os.fsdecode(repo.run("diff", "--name-only", "--diff-filter=U", "-z").out).split("\0")
@@ -135,7 +132,7 @@ def _ended(data: bytes, like: bytes) -> bytes:
 
 
 def _places(repo: Repo, paths: Iterable[str], new: Collection[str]) -> dict[str, tuple[str | None, str]]:
-    """Where each of `paths` is among the `new` files, None for gone; and where it went if it is elsewhere."""
+    """For each of `paths`: its path among the `new` files or None, and its path elsewhere or ""."""
     options = ("-r", "-z", "-l0", "--find-renames", "--diff-filter=R", "--name-status")
     words = os.fsdecode(repo.run("diff-tree", *options, _OLD, _NEW, "--", "*.py").out).split("\0")
     renames = dict(zip(words[1::3], words[2::3], strict=False))
@@ -170,11 +167,11 @@ def _carried(
 
 
 def _lost(diff: str, *sides: bytes) -> list[str]:
-    """The lines that a patch adds or moves, and that do not stand in the result as often as both sides together say."""
+    """The lost lines: each line that a patch adds or moves must still be added, or be in upstream now."""
     base, patched, new, result = (Counter(side.decode(errors="surrogateescape").split("\n")) for side in sides)
     lost = []
     for line in dict.fromkeys(line[1:] for line in diff.partition("\n@@")[2].split("\n") if line.startswith("+")):
-        # Where upstream has added it as well, once is enough.
+        # Where upstream added the line too, once is enough.
         due = max(1, patched[line] - base[line] + min(base[line], new[line]))
         lost += [line] * (due - result[line]) if line.strip() else []
     return lost

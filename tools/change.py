@@ -1,7 +1,6 @@
-"""A change to patches, decisions, documents and lock: what follows is computed first, then written, the lock last.
+"""Writes patches, pyproject.toml, documents and the lock, in this order.
 
-A run that is killed in between leaves a lock that does not name the patches which are there; the same verb, run again,
-puts that right.
+After a kill in between, the lock does not match the patches; running the same verb again completes the change.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from tools.patch import parse as parse_patch
 
 @dataclass(frozen=True)
 class Change:
-    """The lock to be, the patches' new bytes by file name (None for one that goes), and pyproject's, None as it is."""
+    """The new lock, changed patches (bytes by file name, None: removed), and pyproject.toml's bytes if they change."""
 
     lock: Lock
     patches: Mapping[str, bytes | None] = field(default_factory=dict)
@@ -25,17 +24,15 @@ class Change:
 
 
 def planned(root: Path, change: Change, verbs: Sequence[tuple[str, str]]) -> dict[str, bytes | None]:
-    """What `change` and the documents that follow from it make new, bytes by path below `root`, the lock last.
+    """The files that `change` writes, documents included, the lock last: bytes by path, None: removed.
 
-    Raises UsageError for a lock that could not be read back and a document that cannot be computed, and what reading a
-    patch raises.
+    Raises UsageError for a lock that could not be read again, and as `docs.stale` and reading a patch do.
     """
     sealed = dump(change.lock)
     parse(sealed.decode(), change.lock.decisions)
     patches = {}
     for file in change.lock.patched:
-        data = change.patches.get(file.patch) or read_bytes(root, file)
-        patches[file.path] = parse_patch(file.patch, data)
+        patches[file.path] = parse_patch(file.patch, change.patches.get(file.patch) or read_bytes(root, file))
     plan: dict[str, bytes | None] = {f"{PATCHES}/{name}": data for name, data in change.patches.items()}
     if change.decisions:
         plan[DECISIONS] = change.decisions
@@ -46,12 +43,9 @@ def planned(root: Path, change: Change, verbs: Sequence[tuple[str, str]]) -> dic
 
 
 def write_all(root: Path, change: Change, verbs: Sequence[tuple[str, str]]) -> list[str]:
-    """Write what is `planned`, the lock last; the paths that changed. Call it while the project is held.
-
-    Raises what `planned` does before anything is written; OSError from the disk.
-    """
+    """Write what is `planned`; the paths that changed. Raises as that does, before anything is written; OSError."""
     plan = planned(root, change, verbs)
-    # git keeps no empty folder: a first patch may find none.
+    # git keeps no empty folder, so a first patch may find none.
     (root / PATCHES).mkdir(exist_ok=True)
     for path, data in plan.items():
         if data is None:

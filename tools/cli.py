@@ -1,4 +1,4 @@
-"""The verbs: options in, one call, one report out. Each option has one name here and, in capitals, in the Makefile."""
+"""The command line: each verb reads its options, calls one function and reports. In make, options are in capitals."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ Names = tuple[str, ...]
 
 @dataclass
 class Run:
-    """What every verb gets: the project, the store, and how to show things."""
+    """What every verb gets: the project's folder, the store, and the printer."""
 
     root: Path
     store: Store
@@ -32,11 +32,11 @@ class Run:
 
     @cached_property
     def lock(self) -> Lock:
-        """The project's lock."""
+        """The lock of the project, read on first use."""
         return load(self.root)
 
     def tree(self, dest: str | None) -> Path:
-        """The whole path of the tree that DEST= names, vendor/ by default. UsageError for a folder inside a tree."""
+        """The whole path of DEST=, by default vendor/. Raises UsageError for a folder inside a tree."""
         if not dest:
             return self.root / "vendor"
         tree = Path(dest).expanduser().resolve()
@@ -45,26 +45,26 @@ class Run:
                 depth = len(inside.parts)
                 if tree.parts[-depth:] == inside.parts and not (tree / inside.parts[0]).exists():
                     step = Next(self.show.verb, options={"dest": str(tree.parents[depth - 1])})
-                    raise UsageError(f"{tree} is a folder in a tree; DEST= is the folder around it", (), [step])
+                    raise UsageError(f"{tree} is inside a tree; DEST= is the folder around it", (), [step])
         return tree
 
     def writing(self) -> AbstractContextManager[None]:
-        """Holds the project while a verb writes patches, lock or documents. Raises UsageError as `files.held` does."""
+        """Lock the project while patches, lock or documents are written. Raises UsageError as `files.held` does."""
         return held(self.root / "build" / "project.lock")
 
 
-# make gives --ALLOW_LOSS.
+# The Makefile passes options in capitals, as in --ALLOW_LOSS.
 @click.group(
     epilog="Exit codes: " + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items()) + ".",
     context_settings={"token_normalize_func": lambda name: name.lower().replace("_", "-")},
 )
-@click.option("--root", type=Path, default=PROJECT, help=f"Folder with {NAME} and patches/; this project by default.")
+@click.option("--root", type=Path, default=PROJECT, help=f"Folder with {NAME} and patches/; by default this project.")
 @click.option("--store", type=Path, help="Folder of the store.")
 @click.pass_context
 def cli(context: click.Context, root: Path, store: Path | None) -> None:
-    """Fetch the pinned upstream models, patch them, and account for every byte.
+    """Get pinned upstream models, patch them, and check every byte.
 
-    A first run: `python -m tools vendor`, then `python -m tools verify`. make takes each option in capitals, as DEST=.
+    Start with `python -m tools vendor` and `python -m tools verify`. With make, write options in capitals, as in DEST=.
     """
     listen()
     context.obj = Run(root.expanduser().resolve(), Store(store and store.expanduser().absolute()), context.obj)
@@ -74,10 +74,7 @@ JSON = Option(["--json"], is_flag=True, expose_value=False, help="Report as JSON
 
 
 def verb(*options: click.Parameter) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Make a function a verb: it is given the Run and the values of `options`, and returns the exit code.
-
-    Its docstring's first line is what the README says of it.
-    """
+    """Make a function a verb, with its docstring as help: it gets the Run and option values, returns the exit code."""
 
     def register(function: Callable[..., int]) -> Callable[..., int]:
         @click.pass_context
@@ -94,7 +91,7 @@ def verb(*options: click.Parameter) -> Callable[[Callable[..., int]], Callable[.
 
 
 def names(name: str, text: str) -> Option:
-    """A list of names that a verb takes, with blanks or commas between them."""
+    """An option with a list of names, separated by blanks or commas."""
 
     def words(_: click.Context, __: click.Parameter, values: Sequence[str]) -> Names:
         return tuple(" ".join(values).replace(",", " ").split())
@@ -102,29 +99,35 @@ def names(name: str, text: str) -> Option:
     return Option([name], help=text, multiple=True, callback=words)
 
 
-DEST = Option(["--dest"], help="The tree, in which components lie by their paths; vendor/ by default.")
+DEST = Option(["--dest"], help="The tree, a folder with models/ in it; by default vendor/.")
 COMPONENTS = names("--components", "Only these components.")
-EXTRAS = names("--extras", "With the patches of these extras.")
+EXTRAS = names(
+    "--extras", "Also apply the patches of these extras; by default of those in the tree. none: of no extra."
+)
 OFFLINE = Option(["--offline"], is_flag=True, help="Ask no network.")
-UPSTREAM = Option(["--upstream"], help="Ask this first: a repository (path or URL), a bundle, a folder of files.")
-FORCE = Option(["--force"], is_flag=True, help="Others' files do not stop the run; copies are kept.")
+UPSTREAM = Option(["--upstream"], help="Ask this first: a clone, a URL, a bundle, or a folder with upstream's files.")
+FORCE = Option(["--force"], is_flag=True, help="Do not stop for others' files or edits; the store keeps copies.")
 
 
 def verb_lines() -> list[tuple[str, str]]:
-    """(name, one line) of each verb there is, as README.md lists them."""
+    """(name, description) of each verb, as README.md lists them."""
     return [(name, command.get_short_help_str(200)) for name, command in cli.commands.items()]
 
 
 @verb(DEST, COMPONENTS, EXTRAS, UPSTREAM, OFFLINE, FORCE)
 def vendor(run: Run, dest: str | None, components: Names, extras: Names, **how: Any) -> int:
-    """Get the pinned files, patch them, verify them, and rename them in.
+    """Get the pinned files, patch and verify them, and put them in place.
 
-    With --dest, somebody's project: in the component folders there, `*.py` files are replaced and all else stays.
+    With --dest, put them into another project: `*.py` files in our component folders are replaced, all else stays.
     """
     from tools import vendor as work
+    from tools.verify import extras_in
 
-    parts, extras = run.lock.select(components), run.lock.extras(extras)
-    order = work.Order(run.root, run.lock, parts, run.tree(dest), run.store, extras=extras, **how)
+    parts, tree = run.lock.select(components), run.tree(dest)
+    if not extras:
+        extras = tuple(name for name, there in extras_in(tree, run.lock).items() if there)
+    extras = () if extras == ("none",) else run.lock.extras(extras)
+    order = work.Order(run.root, run.lock, parts, tree, run.store, extras=extras, **how)
     sources = work.vendor(order)
     words = {file.path: "patched" if file.is_patched(extras) else "unchanged" for part in parts for file in part.files}
     files = [{"path": path, "status": word} for path, word in words.items()]
@@ -142,16 +145,11 @@ def verify(run: Run, dest: str | None, components: Names) -> int:
     parts = work.expected(tree, run.lock.select(components), named=bool(components))
     here, count = [part.name for part in parts], sum(len(part.files) for part in parts)
     found = work.check(tree, run.lock, parts)
-    body = {
-        "findings": [attrs.asdict(finding) for finding in found],
-        "components": here,
-        "files": count,
-        "tree": str(tree),
-    }
+    body = {"findings": [attrs.asdict(it) for it in found], "components": here, "files": count, "tree": str(tree)}
     if found:
-        # Without FORCE=1 vendor would stop for files that are not recorded as somebody's.
+        # Without FORCE=1 vendor would stop for files that the manifest does not name.
         force = {"force": True} if any(finding.foreign for finding in found) else {}
-        steps = [Next("diff", "shows edits"), Next("vendor", "puts the tree right, and keeps copies of edits", force)]
+        steps = [Next("diff", "shows edits"), Next("vendor", "makes the tree again, and keeps copies of edits", force)]
         raise Drift(f"{tree} is not what the lock says", map(str, found), steps, body)
     return run.show.result(body, f"{count} files as locked: {', '.join(here)}, in {tree}")
 
@@ -159,8 +157,8 @@ def verify(run: Run, dest: str | None, components: Names) -> int:
 @verb(
     DEST,
     Option(["--context"], type=click.IntRange(0), default=3, help="Lines around each change."),
-    names("--file", "Only these files; the end of a path is enough."),
-    Option(["--export"], type=Path, help="Write patches to this folder that `git apply` and `patch -p1` take."),
+    names("--file", "Only these files; the end of the path is enough."),
+    Option(["--export"], type=Path, help="Write patches for `git apply` and `patch -p1` to this folder."),
     UPSTREAM,
     OFFLINE,
 )
@@ -176,7 +174,7 @@ def diff(run: Run, dest: str | None, context: int, file: Names, export: Path | N
     if not files:
         raise Drift(f"nothing is vendored in {tree}", next_steps=[Next("vendor")])
     base = pinned(lock, run.root, files, run.store, **how).files
-    found = [difference for difference in work.differences(tree, files, base, context) if difference.text]
+    found = work.differences(tree, files, base, context)
     body = {"files": [attrs.asdict(difference) for difference in found]}
     if export:
         written = work.export(run.root, lock, found, export.expanduser())
@@ -186,26 +184,31 @@ def diff(run: Run, dest: str | None, context: int, file: Names, export: Path | N
 
 @verb(DEST)
 def status(run: Run, dest: str | None) -> int:
-    """Show pin, store, tree, patches and a rebase under way at a glance."""
+    """Show pin, tree, patches, extras and a rebase in five lines."""
     from tools import verify as work
 
     tree = run.tree(dest)
     found = work.status(run.root, run.lock, tree, run.store)
+    stored = f"{found['stored']} of {found['total']} files in the store"
+    # A patch of an extra has a word of its own only where something is wrong with it.
+    extra = {file.patch for file in run.lock.patched if file.extra}
+    patches = [f"{name} {text}" for name, text in found["patches"].items() if name not in extra or text[0] != "+"]
     rows = [
-        ("pin", f"{found['pin']} of {found['date'][:10]}"),
-        ("store", f"{found['stored']} of {found['total']} pinned files, {run.store.root}"),
-        ("tree", str(tree)),
-        *((f"  {name}", text) for name, text in found["tree"].items()),
-        ("patches", str(len(found["patches"]))),
-        *((f"  {name}", text) for name, text in found["patches"].items()),
-        ("rebase", f"under way in {work.REBASE}" if found["rebase"] else "none"),
+        ["pin", f"{found['pin'][:12]} of {found['date'][:10]}, {stored}"],
+        ["tree", "; ".join(f"{name} {text}" for name, text in found["tree"].items()) + f", in {tree}"],
+        ["patches", "; ".join(patches)],
+        ["extras", "; ".join(f"{name} {text}" for name, text in found["extras"].items()) or "none"],
+        ["rebase", f"under way in {work.REBASE}" if found["rebase"] else "none"],
     ]
     return run.show.result(found, *aligned(rows))
 
 
 @verb(DEST, FORCE)
 def clean(run: Run, dest: str | None, force: bool) -> int:
-    """Remove what we made from a tree, and put back what it had replaced; all else stays, the store too."""
+    """Take it back: remove our files, and put back those that they replaced.
+
+    All else stays, the store too.
+    """
     from tools import vendor as work
 
     tree = run.tree(dest)
@@ -217,20 +220,21 @@ def clean(run: Run, dest: str | None, force: bool) -> int:
 
 @verb(
     DEST,
-    Option(["--tree"], type=Path, help="Tell what each file in this checkout is: models/, or the folder around it."),
-    Option(["--baseline"], default="", help="Another commit, branch or tag of the baseline's repository."),
+    Option(["--tree"], type=Path, help="Say for each file there: upstream's, the baseline's, ours, or different."),
+    Option(["--baseline"], default="", help="Compare with another commit, branch or tag of the baseline's repository."),
     Option(["--baseline-from"], default="", help="A clone of the baseline's repository, a path or URL."),
-    Option(["--html"], is_flag=True, help="Also write build/audit/index.html, with the diffs side by side."),
-    Option(["--check"], is_flag=True, help="Exit 1 for a false claim of lock or documents, 5 for one not checked."),
+    Option(["--html"], default="", help="Write the diffs side by side to this HTML file or folder."),
+    Option(["--check"], is_flag=True, help="Check lock and documents: exit 1 for a false claim, 5 if not checked."),
     UPSTREAM,
     OFFLINE,
 )
-def audit(run: Run, dest: str | None, tree: Path | None, html: bool, check: bool, offline: bool, **places: Any) -> int:
-    """Show what differs between upstream, baseline and vendored tree, and whether what we claim is so.
+def audit(run: Run, dest: str | None, tree: Path | None, html: str, check: bool, offline: bool, **places: Any) -> int:
+    """Compare upstream, baseline and vendored tree, and check what we claim of them.
 
-    Where the tree lacks a file, what the lock promises stands in for it. Differences are no failure.
+    A file that the tree lacks counts as the lock has it. Differences are no error.
     """
     from tools import audit as work
+    from tools.apply import read_patches
     from tools.files import write
     from tools.sources import pinned
 
@@ -242,44 +246,47 @@ def audit(run: Run, dest: str | None, tree: Path | None, html: bool, check: bool
         body: dict[str, Any] = {"false": false, "not_checked": unread}
         if false:
             steps = [Next("lock", "computes the lock, and the documents' tables")]
-            raise Drift(f"{len(false)} claims are not so", false + unread, steps, body)
+            raise Drift(f"{len(false)} claims are false", false + unread, steps, body)
         if unread:
-            steps = [Next("audit", "asks clones that you have", {"upstream": "PATH", "baseline_from": "PATH"})]
-            raise NoSource("all claims hold that could be checked", unread, steps, body)
+            steps = [Next("audit", "uses your own clones", {"upstream": "PATH", "baseline_from": "PATH"})]
+            raise NoSource("some claims could not be checked; all others hold", unread, steps, body)
     commit, sides, why = work.baseline_of(lock, run.store, places["baseline"], clone, offline)
     files = work.audit(run.root, lock, run.tree(dest), upstream, sides)
     checkout = tree and work.checkout(lock, tree.expanduser().absolute(), files)
     rows, below = work.table(lock, commit, files)
     lines = aligned([*checkout.items()]) if checkout else [*aligned(rows), *below]
     lines += ["all claims of the lock and the documents hold"] * check
-    lines += [f"the baseline's diffs are missing: {why}"] * bool(why)
+    lines += [f"no diffs with the baseline: {why}"] * bool(why)
     if html:
-        from tools.page import page
+        from tools.page import page, place
 
-        path = run.root / "build" / "audit" / "index.html"
+        path = place(run.root, html)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, page(lock, commit, files))
+        write(path, page(lock, commit, files, read_patches(run.root, lock.patched)))
         lines.append(f"written: {path}")
     listed = []
     for file in files:
         diffs = {"_".join(pair): text for pair, text in file.diffs.items()}
         listed.append({"path": file.path, "status": file.status, "sha256": file.hashes, "diffs": diffs})
     body = {"baseline": commit, "files": listed, "checkout": checkout, "unread": why}
-    steps = [Next("audit", "asks a clone", {"baseline_from": "PATH"})] if why else []
+    steps = [Next("audit", "uses your own clone", {"baseline_from": "PATH"})] if why else []
     return run.show.result(body, *lines, next_steps=steps)
 
 
 @verb(
     DEST,
     COMPONENTS,
-    names("--adopt", "Edited files that get a first patch; the end of a path is enough."),
-    names("--drop", "Patches that go."),
-    Option(["--description"], help="What the header of a first patch says; to be written otherwise."),
+    names("--adopt", "Edited files that get a first patch; the end of the path is enough."),
+    names("--drop", "Patches to remove."),
+    Option(["--description"], help="Description of first patches; without it, write it into the patch later."),
     UPSTREAM,
     OFFLINE,
 )
 def refresh(run: Run, dest: str | None, components: Names, adopt: Names, drop: Names, **asked: Any) -> int:
-    """Turn edits in a vendored tree into patches, and drop patches; lock and documents follow."""
+    """Turn edits in a vendored tree into patches, or drop patches.
+
+    Lock and documents are updated.
+    """
     from tools import refresh as work
     from tools.vendor import Order
 
@@ -290,13 +297,16 @@ def refresh(run: Run, dest: str | None, components: Names, adopt: Names, drop: N
         changed, to_describe = work.refresh(order, work.Wish(paths, description, drop), verb_lines())
     lines = [f"{'written' if (run.root / path).exists() else 'removed'}: {path}" for path in changed] or ["no edits"]
     lines += [f"write the Description in {path}, then run: make lock" for path in to_describe]
-    steps = [Next("vendor", "takes what a dropped patch made out of the tree")] if drop else []
+    steps = [Next("vendor", "removes the dropped patch from the tree")] if drop else []
     return run.show.result({"changed": changed, "to_describe": to_describe}, *lines, next_steps=steps)
 
 
 @verb(UPSTREAM)
 def lock(run: Run, upstream: str | None) -> int:
-    """Compute upstream.lock from the decisions in pyproject.toml, upstream, wheels and patches; documents follow."""
+    """Compute upstream.lock, and the documents' tables.
+
+    It depends on pyproject.toml, upstream, the baseline, the wheels and the patches.
+    """
     from tools.relock import relock as work
 
     with run.writing():
@@ -307,11 +317,11 @@ def lock(run: Run, upstream: str | None) -> int:
 
 @verb()
 def lint(run: Run) -> int:
-    """Check lock, patches and the computed parts of the documents. Offline."""
+    """Check lock, patches and the documents' tables. Offline."""
     from tools.relock import lint as work
 
     untried = work(run.root, run.lock, run.store, verb_lines())
-    lines = [f"{path}: not in the store, so its patch was read and not tried" for path in untried]
+    lines = [f"{path}: not in the store, so its patch was checked and not applied" for path in untried]
     count = len(run.lock.patched)
     body = {"patches": count, "untried": untried}
     return run.show.result(body, *lines, f"{count} patches and the documents are in order")
@@ -330,7 +340,9 @@ def outdated(run: Run, upstream: str | None, offline: bool) -> int:
     newest, commits = body["newest"], body["commits"]
     how = "ahead of" if body["ahead"] else "no part of" if body["diverged"] else "behind"
     count = "an unknown number of" if commits is None else len(commits)
-    rows = [["*" if it["touches"] else " ", it["commit"][:12], it["date"][:10], it["subject"]] for it in commits or []]
+    rows = []
+    for it in commits or []:
+        rows.append(["*" if it["touches"] else " ", it["commit"][:12], it["date"][:10], it["subject"][:51]])
     lines = [
         f"{here} is {how} {pin.branch}, which is at {newest['commit'][:12]} of {newest['date'][:10]}",
         f"{count} commits between, * where a pinned file changes:",
@@ -343,24 +355,24 @@ def outdated(run: Run, upstream: str | None, offline: bool) -> int:
 
 
 CHOICES = (
-    names("--add", "New files of a component to take up."),
-    names("--drop", "Patches, or files that are gone, to do without."),
-    Option(["--allow-loss"], is_flag=True, help="Go on although added lines are lost."),
+    names("--add", "New files of a component to pin."),
+    names("--drop", "Patches to remove, and files that are gone upstream."),
+    Option(["--allow-loss"], is_flag=True, help="Accept that lines which a patch added are lost."),
     OFFLINE,
 )
 
 
 @verb(
     Option(["--to"], required=True, help="A branch, tag or commit of upstream."),
-    Option(["--url"], help="Another repository to follow from now on."),
-    Option(["--dry-run"], is_flag=True, help="Write nothing; exit as the real run would."),
+    Option(["--url"], help="Follow this repository from now on."),
+    Option(["--dry-run"], is_flag=True, help="Write nothing; print and exit as the real run would."),
     *CHOICES,
     UPSTREAM,
 )
 def rebase(run: Run, **asked: Any) -> int:
     """Carry the patches to another commit of upstream, and move the pin there.
 
-    Patches, lock and documents are written when nothing is left to decide; otherwise the run stops with exit code 3.
+    Stops with exit code 3, and writes no patch, when a person has to decide something.
     """
     from tools.rebase import begin
 
@@ -369,7 +381,7 @@ def rebase(run: Run, **asked: Any) -> int:
 
 @verb(*CHOICES)
 def rebase_continue(run: Run, **asked: Any) -> int:
-    """Go on with a rebase that stopped, once its files are resolved and its choices made."""
+    """Go on with a rebase that stopped, once it is resolved."""
     from tools.rebase import go_on
 
     return _rebased(run, go_on, **asked)
@@ -385,7 +397,7 @@ def _rebased(run: Run, work: Callable[..., Any], dry_run: bool = False, **asked:
         return run.show.result(body, f"nothing to do: the pin is {pin}")
     written, removed, moved = ("would write", "would remove", "would be") if dry_run else ("written", "removed", "is")
     lines = [f"{removed if data is None else written}: {path}" for path, data in plan.items()]
-    lines = [*aligned(found.rows), *lines, f"the pin {moved} {pin}"]
+    lines = [*aligned(found.survey.rows(found.add, found.drop)), *lines, f"the pin {moved} {pin}"]
     return run.show.result(body, *lines, next_steps=[] if dry_run else [Next("vendor")])
 
 
@@ -400,22 +412,22 @@ def rebase_status(run: Run) -> int:
     body = {"under_way": True, **found.body}
     way = f"from {found.lock.pin.commit[:12]} to {found.pin.commit[:12]} of {found.pin.date[:10]}"
     lines = ["to decide:", *(f"  {text}" for text, _ in left)] if left else ["nothing is left to decide"]
-    lines = [f"{way}, in {found.repo.folder}", *aligned(found.rows), *lines]
+    lines = [f"{way}, in {found.repo.folder}", *aligned(found.survey.rows(found.add, found.drop)), *lines]
     return run.show.result(body, *lines, next_steps=ways(left))
 
 
 @verb()
 def rebase_abort(run: Run) -> int:
-    """Forget the rebase that is under way; patches and lock stand as they stood."""
+    """Forget the rebase that is under way. Patches and lock stay as they are."""
     from tools.rebase import abort
 
     with run.writing():
         abort(run.root)
-    return run.show.result({}, "forgotten; patches and lock stand as they stood before")
+    return run.show.result({}, "the rebase is forgotten; patches and lock are as before")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; its exit code. Raises nothing that a user, a network or a disk can cause."""
+    """Run the command line; the exit code. A fault of a user, a network or a disk never raises."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     takes = {name: [str(it.name) for it in command.params] for name, command in cli.commands.items()}
     show = Show("--json" in map(str.lower, arguments), takes)
@@ -430,8 +442,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ToolError as error:
         return show.error(error)
     except BrokenPipeError:
-        # `make diff | head`: whoever read us has read enough.
+        # As in `make diff | head`.
         return 0
     except OSError as error:
         text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return show.error(ToolError(text, (), ["check the path, its rights and the disk"]))
+        return show.error(ToolError(text, (), ["check the path, its permissions and the disk"]))

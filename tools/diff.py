@@ -1,4 +1,4 @@
-"""Upstream against a tree: what a person reads, and what `refresh` makes patches of."""
+"""Compares a tree with upstream, and exports the differences as patches."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from tools.patch import compose
 
 @attrs.frozen
 class Difference:
-    """One file, upstream against a tree: added and removed lines and the diff's text."""
+    """How one file of a tree differs from upstream: lines added and removed, and the diff."""
 
     path: str
     added: int
@@ -24,10 +24,7 @@ class Difference:
 
 
 def differences(tree: Path, files: Iterable[PinnedFile], pinned: Mapping[str, bytes], context: int) -> list[Difference]:
-    """Those of `files` that differ between upstream (`pinned`, bytes by path) and `tree`, with `context` lines around.
-
-    Raises Drift when `tree` lacks one of them.
-    """
+    """The `files` of `tree` that differ from upstream (`pinned`, bytes by path). Raises Drift for missing ones."""
     paths = [file.path for file in files]
     if missing := [f"missing: {path}" for path in paths if not (tree / path).is_file()]:
         raise Drift(f"{tree} lacks files to compare", missing, [Next("vendor")])
@@ -37,16 +34,13 @@ def differences(tree: Path, files: Iterable[PinnedFile], pinned: Mapping[str, by
 
 
 def line_counts(diff: str) -> tuple[int, int]:
-    """Lines that a diff of one file adds and removes, as `git diff --numstat` counts them."""
+    """The lines that a diff of one file adds and removes."""
     body = diff.split("\n@@", 1)[-1].split("\n")[1:] if diff else []
     return sum(line.startswith("+") for line in body), sum(line.startswith("-") for line in body)
 
 
 def export(root: Path, lock: Lock, found: Iterable[Difference], folder: Path) -> list[Path]:
-    """Write each difference below `folder` as a conventional patch with our header; the files written.
-
-    Raises UsageError rather than replace a file that is there and differs.
-    """
+    """Write conventional patches to `folder`; the files written. Raises UsageError where others are in the way."""
     patches = read_patches(root, lock.patched)
     plan = {}
     for difference in found:
@@ -54,7 +48,7 @@ def export(root: Path, lock: Lock, found: Iterable[Difference], folder: Path) ->
         name = patch.name if patch else difference.path.replace("/", "-") + ".patch"
         plan[folder / name] = compose(patch.header if patch else {}, difference.text).lstrip(b"\n")
     if taken := [str(path) for path, data in plan.items() if path.exists() and path.read_bytes() != data]:
-        raise UsageError("files are in the way of the export", taken, ["name an empty folder with EXPORT="])
+        raise UsageError("files are in the way of the export", taken, ["choose an empty folder with EXPORT="])
     folder.mkdir(parents=True, exist_ok=True)
     for path, data in plan.items():
         write(path, data)

@@ -1,7 +1,4 @@
-"""The parts of the documents that are computed, between markers, never typed.
-
-A part starts with `<!-- computed: NAME -->` and ends with `<!-- end -->`, each on its own line.
-"""
+"""Computes tables in the documents: each stands between `<!-- computed: NAME -->` and `<!-- end -->`."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,16 +8,15 @@ from tools.errors import EXIT_CODES, UsageError
 from tools.lock import ABSENT, PATCHES, Lock
 from tools.patch import Patch
 
-DOCUMENTS = ("README.md", "MODEL_CHANGES.md")
+DOCUMENTS = ("README.md", "MODEL_CHANGES.md", "docs/json.md")
 _START = "<!-- computed:"
 _PART = re.compile(rf"(^{_START} ([a-z-]+) -->\n)(.*?)(^<!-- end -->$)", re.MULTILINE | re.DOTALL)
 
 
 def stale(root: Path, lock: Lock, patches: Mapping[str, Patch], verbs: Sequence[tuple[str, str]]) -> dict[str, bytes]:
-    """The documents below `root` that are not as computed, by name, with the bytes that they should have.
+    """The documents whose computed parts are out of date: the right bytes, by name.
 
-    patches: those of the lock, by the path of their file. verbs: (name, one line) of each. Raises UsageError for a part
-    that nothing computes, or that is not ended.
+    patches: by the path of their file. verbs: name and description. Raises UsageError for an unknown or open part.
     """
     pins = {"upstream": lock.pin, "baseline": lock.baseline}
     known = {
@@ -35,12 +31,11 @@ def stale(root: Path, lock: Lock, patches: Mapping[str, Patch], verbs: Sequence[
     }
     found = {}
     for name in (name for name in DOCUMENTS if (root / name).exists()):
-        # Bytes that are no UTF-8 go through as they are.
         text = (root / name).read_text(encoding="utf-8", errors="surrogateescape")
         parts = [part[2] for part in _PART.finditer(text)]
         if text.count(_START) != len(parts) or not known.keys() >= set(parts):
-            why = "has a computed part of an unknown name, or without <!-- end --> on a line of its own"
-            raise UsageError(f"{name} {why}", [f"there are {', '.join(known)}"])
+            why = "has a computed part with an unknown name, or with no <!-- end --> on its own line"
+            raise UsageError(f"{name} {why}", [f"known names: {', '.join(known)}"])
         if (fresh := _PART.sub(lambda part: part[1] + known[part[2]] + part[4], text)) != text:
             found[name] = fresh.encode(errors="surrogateescape")
     return found
@@ -71,5 +66,6 @@ def _patches(lock: Lock, patches: Mapping[str, Patch]) -> str:
     for file in lock.patched:
         patch = patches[file.path]
         what = patch.header["Description"].split("\n")[0]
-        rows.append((f"`{PATCHES}/{patch.name}`", len(patch.hunks), patch.counts, f"`{file.patched[:16]}`", what))
-    return _table("patch | hunks | lines | result SHA-256 | description", rows)
+        row = (f"`{PATCHES}/{patch.name}`", file.extra or "no", len(patch.hunks), patch.counts)
+        rows.append((*row, f"`{file.patched[:16]}`", what))
+    return _table("patch | extra | hunks | lines | result SHA-256 | description", rows)

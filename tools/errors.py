@@ -1,7 +1,4 @@
-"""What can go wrong, and the exit code each kind ends a run with.
-
-Every error carries all the findings of its kind and the steps that help next; `show` is the only place that prints one.
-"""
+"""The errors that a run can end with, their exit codes, and the next steps that they name."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +16,7 @@ EXIT_CODES: dict[int, str] = {
     130: "interrupted",
 }
 
-# info: what is going on. warning: what a user has to know. One line each.
+# Progress (info) and warnings, one line each.
 log = logging.getLogger("tools")
 
 _T = TypeVar("_T")
@@ -28,9 +25,9 @@ _R = TypeVar("_R")
 
 @attrs.frozen
 class Next:
-    """A verb that helps next, "" for the same, and why. options: by name, True for a switch, None to take one back.
+    """A verb to run next ("" for the same again), and why. `show` adds the options that the user gave.
 
-    `show` adds the options that the user gave, as far as the verb takes them.
+    options: True sets a switch, None leaves an option out.
     """
 
     verb: str
@@ -40,7 +37,7 @@ class Next:
 
 @attrs.define(slots=False, eq=False)
 class ToolError(Exception):
-    """Root of all expected failures: what failed, a line for each thing found, what helps, and more for --json."""
+    """Root of all expected failures: what failed, a line for each finding, next steps, and more keys for --json."""
 
     exit_code = 2
 
@@ -54,17 +51,17 @@ class ToolError(Exception):
 
 
 class Drift(ToolError):
-    """A tree or a document is not what the lock says."""
+    """A tree, a document or a patch file is not what the lock says."""
 
     exit_code = 1
 
 
 class UsageError(ToolError):
-    """The command asks for something that cannot be, or lock, decisions or a patch break their rules."""
+    """The command line is wrong, or the lock, pyproject.toml or a patch is malformed."""
 
 
 class Undecided(ToolError):
-    """A patch does not fit its base, or a rebase stops for a person."""
+    """A patch does not apply, or a rebase needs a decision."""
 
     exit_code = 3
 
@@ -76,13 +73,13 @@ class HashMismatch(ToolError):
 
 
 class NoSource(ToolError):
-    """Files or commits that no source could serve."""
+    """No source could serve a file or a commit."""
 
     exit_code = 5
 
 
 def each(items: Iterable[_T], work: Callable[[_T], _R]) -> list[_R]:
-    """What `work` makes of each of `items`. Raises all their ToolErrors as one of the first one's kind, at the end."""
+    """The results of `work` for all `items`. Raises all their ToolErrors as one, of the first one's class."""
     done: list[_R] = []
     failures: list[ToolError] = []
     for item in items:

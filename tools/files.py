@@ -1,4 +1,4 @@
-"""Single files: their names as bytes (hashes), writing one atomically, holding one against other runs."""
+"""Single files: hashing one, writing one atomically, and locking one against other runs."""
 
 import hashlib
 import os
@@ -10,18 +10,18 @@ from tools.errors import UsageError, log
 
 
 def sha256(data: bytes) -> str:
-    """The SHA-256 of `data`, 64 lower-case hex digits: it admits bytes."""
+    """The SHA-256 of `data` in hex."""
     return hashlib.sha256(data).hexdigest()
 
 
 def blob_id(data: bytes) -> str:
-    """The id git gives a blob with these bytes, 40 lower-case hex digits (a SHA-1 repository)."""
+    """The id that git gives a blob with these bytes (SHA-1), in hex."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def digest(path: Path) -> str | None:
-    """The SHA-256 of a regular file, None for anything else at `path`, a symbolic link included."""
-    # Another run may remove it meanwhile.
+    """The SHA-256 of a regular file; None for a link, a folder or nothing."""
+    # Another run may remove the file meanwhile.
     with suppress(FileNotFoundError):
         if path.is_file() and not path.is_symlink():
             return sha256(path.read_bytes())
@@ -29,10 +29,7 @@ def digest(path: Path) -> str | None:
 
 
 def write(path: Path, data: bytes, temporary: Path | None = None) -> None:
-    """Put `data` at `path` so that a reader, or a crash, sees the old bytes or the new ones whole. Raises OSError.
-
-    temporary: where it is written first, beside `path` by default; what a killed run left there is overwritten.
-    """
+    """Write `data` to `path` atomically: to `temporary`, by default beside `path`, then by a rename. Raises OSError."""
     beside = temporary or path.with_name(f".{path.name}.new")
     try:
         with beside.open("wb") as stream:
@@ -41,7 +38,7 @@ def write(path: Path, data: bytes, temporary: Path | None = None) -> None:
             os.fsync(stream.fileno())
         beside.replace(path)
     except OSError as error:
-        # A full disk does not say which file.
+        # The error of a full disk names no file.
         error.filename = error.filename or str(path)
         beside.unlink(missing_ok=True)
         raise
@@ -49,10 +46,7 @@ def write(path: Path, data: bytes, temporary: Path | None = None) -> None:
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` against other runs while the block runs; its folder is made.
-
-    Waits as long as it takes, and says so at once. Raises UsageError where `path` cannot be locked.
-    """
+    """Lock `path` against other runs while the block runs; waits for them. Raises UsageError where that fails."""
     from filelock import FileLock, Timeout
 
     lock, seconds = FileLock(path), 0
@@ -63,15 +57,15 @@ def held(path: Path) -> Iterator[None]:
             log.warning(f"waiting for another run, which holds {path}")
             seconds = -1
         except FileNotFoundError:
-            # A `clean` has removed the folder meanwhile. Where none can be made, that is an end, not a loop.
+            # The first run in this folder, or another run removed it meanwhile. OSError where it cannot be made.
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            step = "work on a local disk that can be written; DEST= chooses the tree's place"
+            step = "use a local, writable disk; DEST= chooses the folder of the tree"
             raise UsageError(f"{path} cannot be locked: {error.strerror}", next_steps=[step]) from error
     try:
         yield
     finally:
-        # Removed while held: a waiter that had it open sees that its file is gone and starts over.
+        # Another run that waits for this file sees that it is gone, and locks a new one.
         if os.name != "nt":
             path.unlink(missing_ok=True)
         lock.release()

@@ -1,7 +1,6 @@
-"""The one place that runs git: fetching from anywhere, and reading, comparing and merging in repositories of our own.
+"""Runs git: fetches commits, and reads, compares and merges files in repositories of our own.
 
-Fetching uses the user's own configuration: proxies, credentials, `insteadOf`. Everything else is out of reach of any
-configuration, attribute, environment variable or surrounding repository of the user's.
+Only fetching uses the user's configuration (proxies, credentials, `insteadOf`).
 """
 
 import os
@@ -13,22 +12,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from tools.errors import Next, NoSource, ToolError, UsageError
+from tools.errors import Next, NoSource, ToolError, UsageError, log
 from tools.files import blob_id
 from tools.lock import is_path, without_secrets
 
-# What git's own transports are called; everything else is a program `git-remote-NAME`.
-TRANSPORTS = ("https", "http", "ssh", "git", "file")
-# Seconds: until a host says which refs it has, until what was asked is here.
+# Seconds until a host lists its refs, and until a fetch is done.
 _ANSWER, _FETCH = 8, 120
 _SETTINGS = ("-c", "core.quotePath=false", "-c", f"core.attributesFile={os.devnull}")
 _IDENTITY = ("-c", "user.name=dsu-patches", "-c", "user.email=dsu-patches")
-# Of git's environment, what says how the user reaches remotes. The rest may lead to the repository of a hook.
+# git's variables for reaching remotes. Others, as in a git hook, may name another repository.
 _REACHING = re.compile("GIT_(CONFIG|SSH|SSL|PROXY|ASKPASS|HTTP|EXEC_PATH)")
 
 
 class Done(NamedTuple):
-    """How a git command ended: its exit code, its output, and what it said beside that."""
+    """How a git command ended: exit code, standard output, standard error."""
 
     code: int
     out: bytes
@@ -36,7 +33,7 @@ class Done(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """A commit as its repository has it: id, date, and the `*.py` files of the folders asked for, bytes by path."""
+    """A commit: id, date, and its `*.py` files in some folders, bytes by path."""
 
     id: str
     date: str
@@ -44,10 +41,10 @@ class Commit(NamedTuple):
 
 
 class Repo:
-    """A repository of ours in `folder`, which has no history yet unless one is there. Use `temporary` for a while."""
+    """A repository of our own in `folder`; a new one where none is there."""
 
     def __init__(self, folder: Path) -> None:
-        # A symlinked temporary folder (macOS) would make git see a path outside the work tree.
+        # macOS's temporary folder is a link; git takes a path through it for one outside the work tree.
         self.folder = folder.resolve()
         if not (self.folder / ".git").exists():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -56,12 +53,12 @@ class Repo:
     @classmethod
     @contextmanager
     def temporary(cls) -> "Iterator[Repo]":
-        """One in a temporary folder, which is removed behind the block."""
+        """A repository that is removed after the block."""
         with tempfile.TemporaryDirectory(prefix="vendor-", ignore_cleanup_errors=True) as name:
             yield cls(Path(name))
 
     def run(self, *arguments: str, given: bytes = b"", check: bool = True) -> Done:
-        """Run `git ARGUMENTS` in the work tree, with nothing of the user's. With `check`, a failure is a ToolError."""
+        """Run `git ARGUMENTS` without the user's configuration. check: raise ToolError when it fails."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | {
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": os.devnull,
@@ -74,15 +71,15 @@ class Repo:
         done = _run([*_SETTINGS, *_IDENTITY, *arguments], self.folder, environment, given)
         if check and done.code:
             said = done.said.splitlines()
-            raise ToolError(f"git {arguments[0]} failed: {done.code}", said, [f"check the disk of {self.folder}"])
+            raise ToolError(f"git {arguments[0]} failed: {done.code}", said, [f"check the disk that has {self.folder}"])
         return done
 
     def fetch(self, url: str, commit: str, *, branch: str = "", depth: int | None = 1) -> None:
         """Fetch `commit` from `url`; with `depth` None, its whole history. Raises NoSource.
 
-        Where the server does not give it by its id, it is looked for in `branch`, and then in all branches and tags.
+        Some servers refuse a commit id; then `branch` is fetched, and then all branches and tags.
         """
-        # Says within seconds whether the host is there at all.
+        # Finds out within seconds whether the host answers at all.
         tip(url, "HEAD")
         options = ("--quiet", "--no-tags", "--update-shallow", "--no-recurse-submodules")
         wanted = [([f"--depth={depth}"] if depth else [], commit)]
@@ -99,10 +96,7 @@ class Repo:
         raise refused or _refused(url, f"it has no commit {commit}")
 
     def find(self, url: str, name: str, branch: str) -> str:
-        """Fetch the commit that `name` means at `url`: an id, a branch, a tag, or a short id in `branch`; its whole id.
-
-        Raises NoSource, and UsageError for a name that means nothing there.
-        """
+        """Fetch a branch, tag, id, or short id in `branch`; its whole id. Raises NoSource, UsageError for no such."""
         named = tip(url, name)
         commit = named[1] if named else name.lower()
         if re.fullmatch("[0-9a-f]{40}", commit):
@@ -112,31 +106,31 @@ class Repo:
         done = self.run("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}", check=False)
         if done.code:
             text = f"no branch, tag or commit is called {name!r} in {url}; a short id has to be in branch {branch}"
-            raise UsageError(text, next_steps=[f"git ls-remote {url} lists what there is"])
+            raise UsageError(text, next_steps=[f"git ls-remote {url} lists all branches and tags"])
         return done.out.decode().strip()
 
     def has(self, commit: str) -> bool:
-        """Whether `commit` is here."""
+        """Whether the repository has `commit`."""
         return not self.run("cat-file", "-e", f"{commit}^{{commit}}", check=False).code
 
     def date(self, commit: str) -> str:
-        """The commit date, ISO 8601."""
-        # Newer versions of git write Z.
+        """The date of `commit`, ISO 8601."""
+        # Newer versions of git write Z for +00:00.
         return self.run("show", "-s", "--format=%cI", commit).out.decode().strip().replace("Z", "+00:00")
 
     def read(self, commit: str, path: str) -> bytes | None:
-        """The bytes of the file `path` at `commit`; None when there is none."""
+        """The bytes of `path` at `commit`; None where there is no such file."""
         done = self.run("cat-file", "blob", f"{commit}:{path}", check=False)
         return None if done.code else done.out
 
     def files(self, commit: str, folder: str) -> dict[str, bytes]:
-        """The regular `*.py` files directly in `folder` at `commit`, by path, less names that may not be written."""
+        """The regular `*.py` files directly in `folder` at `commit`, bytes by path; unsafe paths are left out."""
         listed = self.run("ls-tree", "-z", commit, "--", f"{folder}/", check=False).out
         blobs = re.findall(r"100(?:644|755) blob ([0-9a-f]+)\t([^\0]+\.py)\0", os.fsdecode(listed))
         return {path: self.run("cat-file", "blob", blob).out for blob, path in blobs if is_path(path)}
 
     def commit(self, files: Mapping[str, bytes], message: str) -> str:
-        """A commit on the branch that is checked out, whose whole content is `files` (bytes by path); its id."""
+        """Commit `files` (bytes by path), and nothing else, on the current branch; the commit's id."""
         self.run("rm", "-r", "-f", "-q", "--ignore-unmatch", "--", ".")
         for path, data in files.items():
             target = self.folder / path
@@ -147,9 +141,9 @@ class Repo:
         return self.run("rev-parse", "HEAD").out.decode().strip()
 
     def diff(self, path: str, old: bytes, new: bytes, context: int = 0) -> str:
-        """A git diff of `old` to `new` at `path` with full blob ids and `context` lines; "" when they are equal.
+        """The git diff from `old` to `new` with full blob ids; "" when they are equal. Not UTF-8 comes as surrogates.
 
-        Without context, hunk headers quote no line. What is not UTF-8 comes as surrogates.
+        With no `context`, the hunk headers quote no line of the file.
         """
         if old == new:
             return ""
@@ -162,8 +156,10 @@ class Repo:
         return head + mark + hunks
 
 
-def commit(url: str, name: str, branch: str, folders: Iterable[str]) -> Commit:
-    """The commit that `name` means at `url`, as `Repo.find` says. Raises NoSource, and UsageError for none."""
+def commit(place: str, name: str, branch: str, folders: Iterable[str], *, offline: bool) -> Commit:
+    """The commit that `name` means at `place`, with its files in `folders`. Raises as `address` and `Repo.find` do."""
+    url = address(place, offline=offline)
+    log.info(f"git {url}: reading {name[:12]}")
     with Repo.temporary() as repo:
         found = repo.find(url, name, branch)
         files = [repo.files(found, folder) for folder in folders]
@@ -171,32 +167,28 @@ def commit(url: str, name: str, branch: str, folders: Iterable[str]) -> Commit:
 
 
 def tip(url: str, name: str) -> tuple[str, str] | None:
-    """What the branch or tag `name` of `url` is at: ("branch" or "tag", commit id); None for none; "HEAD" is a branch.
-
-    name: perhaps with `refs/heads/` or `refs/tags/` before it. Raises NoSource.
-    """
+    """("branch" or "tag", commit id) of the ref `name` at `url`; None for none. "HEAD" is a branch. Raises NoSource."""
     short = re.sub("^refs/(heads|tags)/", "", name)
-    # In order of preference; of an annotated tag the commit, not the tag object.
+    # The first match counts. `^{}` gives the commit of an annotated tag.
     refs = [("branch", f"refs/heads/{short}"), ("tag", f"refs/tags/{short}^{{}}"), ("tag", f"refs/tags/{short}")]
     refs = [("branch", "HEAD")] if name == "HEAD" else [(kind, ref) for kind, ref in refs if name in ref]
     with tempfile.TemporaryDirectory(prefix="vendor-") as folder:
-        said = _remote(Path(folder), _ANSWER, ("ls-remote",), url, *(ref for _, ref in refs)).out.decode(
-            errors="replace"
-        )
-    found = {ref: commit for commit, _, ref in (line.partition("\t") for line in said.splitlines())}
+        done = _remote(Path(folder), _ANSWER, ("ls-remote",), url, *(ref for _, ref in refs))
+    lines = done.out.decode(errors="replace").splitlines()
+    found = {ref: commit for commit, _, ref in (line.partition("\t") for line in lines)}
     return next(((kind, found[ref]) for kind, ref in refs if ref in found), None)
 
 
 def local(place: str) -> Path | None:
-    """Where the repository, bundle or folder `place` lies if it is a path that exists, whole; else None."""
-    # RuntimeError: the home of a user whom nobody knows.
+    """The whole path of `place` where it exists on this machine, else None."""
+    # RuntimeError: `~name` of an unknown user.
     with suppress(OSError, RuntimeError):
         return Path(place).expanduser().resolve(strict=True)
     return None
 
 
 def address(place: str, *, offline: bool) -> str:
-    """What git is given for `place`, a URL or path. Raises NoSource offline, unless it is on this machine."""
+    """What git is given for `place`, a URL or path. Raises NoSource for a remote one when offline."""
     here = local(place)
     if offline and not here and not place.startswith("file://"):
         step = Next("", "asks the network", {"offline": None})
@@ -208,14 +200,14 @@ def address(place: str, *, offline: bool) -> str:
 
 
 def _remote(folder: Path, seconds: float, command: Iterable[str], url: str, *refs: str) -> Done:
-    """Run a git command that asks `url` for `refs`, as the user has it configured. Raises NoSource."""
+    """Ask `url` for `refs` with the user's git configuration. Raises NoSource."""
     ours = {name: text for name, text in os.environ.items() if not name.startswith("GIT_") or _REACHING.match(name)}
     environment = ours | {
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_HTTP_LOW_SPEED_LIMIT": "1",
         "GIT_HTTP_LOW_SPEED_TIME": str(_ANSWER),
-        # Stronger than any `protocol.*.allow`: no `insteadOf` of the user's and no redirect leads to a remote helper.
-        "GIT_ALLOW_PROTOCOL": ":".join(TRANSPORTS),
+        # Any other transport runs a program. This wins over `protocol.*.allow`, also for `insteadOf` and redirects.
+        "GIT_ALLOW_PROTOCOL": "https:http:ssh:git:file",
         "LC_ALL": "C",
     }
     arguments = ["-c", f"core.hooksPath={os.devnull}", *command, "--", url, *refs]
@@ -230,23 +222,17 @@ def _remote(folder: Path, seconds: float, command: Iterable[str], url: str, *ref
 
 
 def _refused(url: str, why: str) -> NoSource:
-    step = f"git config --global url.FOLDER.insteadOf {url} has git ask a clone in FOLDER instead"
-    return NoSource(f"git {url} did not give what was asked", [why], [step])
+    step = f"git config --global url.FOLDER.insteadOf {url} makes git use a clone in FOLDER"
+    return NoSource(f"git {url} failed", [why], [step])
 
 
 def _run(
     args: Iterable[str], folder: Path, env: Mapping[str, str], given: bytes = b"", limit: float | None = None
 ) -> Done:
     try:
-        # In a session of its own, so that a Ctrl-C is ours alone, and ssh has no terminal to ask at.
+        # A new session: Ctrl-C does not reach git, and ssh has no terminal to ask for a password.
         done = subprocess.run(
-            ["git", *args],
-            input=given,
-            capture_output=True,
-            cwd=folder,
-            env=env,
-            timeout=limit,
-            start_new_session=True,
+            ["git", *args], input=given, capture_output=True, cwd=folder, env=env, timeout=limit, start_new_session=True
         )
     except FileNotFoundError as error:
         raise ToolError("git was not found", next_steps=["install git and put it on PATH"]) from error

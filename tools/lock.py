@@ -1,7 +1,6 @@
-"""What is pinned, as frozen values: decisions from pyproject.toml, and upstream.lock, which is computed from them.
+"""Reads pyproject.toml's decisions and upstream.lock, which is computed from them, and gives the lock as text.
 
-The lock carries a digest over its own content, so that what was changed by hand is told from what was computed.
-Nothing here writes a file; `dump` gives the bytes that a verb writes.
+The lock holds a digest of its own content, so that a change by hand is noticed.
 """
 
 import json
@@ -22,15 +21,14 @@ PATCHES = "patches"
 ABSENT = "absent"
 _HEAD = f"""\
 # Computed by `make lock`, `make refresh` and `make rebase`; nobody edits it. Decisions stand in {DECISIONS}.
-# pieces: members of the listed wheels, then the pieces of them, OFFSET+LENGTH in bytes, that laid end to end give the
-# file; see tools/pieces.py.
+# pieces: files in the wheels, then OFFSET+LENGTH of each piece; joined, the pieces give the file (tools/pieces.py).
 """
 
-# What a string of each kind matches, and that in words.
+# Kinds of strings: the pattern that each matches, and its description for error messages.
 Text = Annotated[str, r"[^\x00-\x1f\x7f-\x9f]+", "a non-empty string without control characters"]
 Sha256 = Annotated[str, r"[0-9a-f]{64}", "a SHA-256 of 64 lower-case hex digits"]
 Commit = Annotated[str, r"[0-9a-f]{40}", "a commit id of 40 lower-case hex digits"]
-# Plain names, so that no part is `..`, hidden, or what Windows takes for a device or cuts at its end.
+# No part is `..`, hidden, a device name of Windows, or ends in a dot, which Windows drops.
 _PART = r"(?!(?i:con|prn|aux|nul|com\d|lpt\d)(\.|/|$))\w([\w.-]*[\w-])?"
 _PATH = rf"{_PART}(/{_PART})*"
 TreePath = Annotated[str, _PATH, "a path of plain names, such as models/scnet/scnet.py"]
@@ -40,7 +38,7 @@ Wheel = Annotated[str, r"\w[\w.-]*==[\w.!+-]+", "NAME==VERSION"]
 
 @attrs.frozen
 class Branch:
-    """A branch of a repository, as people decide it, and the baseline's commit."""
+    """A branch of a repository; of the baseline's, also the commit."""
 
     url: Text
     branch: Text
@@ -49,7 +47,7 @@ class Branch:
 
 @attrs.frozen
 class Decisions:
-    """[tool.vendor] of pyproject.toml: components are folders by name, extras patch files by the extra's name.
+    """[tool.vendor] of pyproject.toml. components: folders by name. extras: patch files by name of the extra.
 
     raw: URL templates with {commit}, {path}, {sha256}, and {repository}, OWNER/NAME of an upstream on GitHub.
     """
@@ -68,7 +66,7 @@ class Decisions:
 
 @attrs.frozen
 class Pin:
-    """A commit of a repository: clone URL, branch it was found on, full commit id, commit date (ISO 8601)."""
+    """A commit: clone URL, branch, full id, and date (ISO 8601)."""
 
     url: Text
     branch: Text
@@ -78,10 +76,10 @@ class Pin:
 
 @attrs.frozen(kw_only=True)
 class PinnedFile:
-    """[files."PATH"] of the lock: a path below a tree, and what the file there holds.
+    """[files."PATH"] of the lock.
 
-    upstream, baseline, patched: the SHA-256 of its bytes at the pin, at the baseline (or ABSENT), and patched. patch: a
-    file in patches/, of the extra `extra`, "" for none. pieces: see tools/pieces.py.
+    upstream, baseline, patched: its SHA-256 at the pin, at the baseline (or ABSENT), and with its patch. patch: a file
+    in patches/. extra: the one that the patch belongs to. pieces: see tools/pieces.py. "" means none.
     """
 
     path: str = ""
@@ -95,20 +93,20 @@ class PinnedFile:
 
     @property
     def name(self) -> str:
-        """Its name in its component's folder."""
+        """The file's name without its folder."""
         return self.path.rpartition("/")[2]
 
     @property
     def folder(self) -> str:
-        """Its component's folder."""
+        """The folder of its component."""
         return self.path.rpartition("/")[0]
 
     def is_patched(self, extras: Iterable[str] = ()) -> bool:
-        """Whether it is patched in a tree with `extras`."""
+        """Whether a tree with `extras` has it patched."""
         return bool(self.patch) and (not self.extra or self.extra in extras)
 
     def result(self, extras: Iterable[str] = ()) -> str:
-        """The SHA-256 that it has in a tree with `extras`."""
+        """Its SHA-256 in a tree with `extras`."""
         return self.patched if self.is_patched(extras) else self.upstream
 
 
@@ -123,7 +121,7 @@ class Component:
 
 @attrs.frozen
 class Lock:
-    """All of upstream.lock, with the decisions that it was computed from. files: by path. wheels: SHA-256 by name."""
+    """All of upstream.lock, and the decisions. files: sorted by path. wheels: SHA-256 by NAME==VERSION."""
 
     decisions: Decisions
     pin: Pin
@@ -133,7 +131,7 @@ class Lock:
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """The components that are decided on, with their pinned files."""
+        """The components in pyproject.toml, with their pinned files."""
         return tuple(
             Component(name, folder, tuple(file for file in self.files if file.folder == folder))
             for name, folder in self.decisions.components.items()
@@ -141,21 +139,21 @@ class Lock:
 
     @property
     def patched(self) -> tuple[PinnedFile, ...]:
-        """The files that have a patch, an extra's included."""
+        """The files that have a patch, those of extras included."""
         return tuple(file for file in self.files if file.patch)
 
     def select(self, names: Collection[str]) -> tuple[Component, ...]:
-        """The components called `names`; all of them for no names. Raises UsageError for others."""
+        """The components called `names`, or all for no names. Raises UsageError for an unknown name."""
         _insist_on("component", names, self.decisions.components)
         return tuple(component for component in self.components if not names or component.name in names)
 
     def extras(self, names: Collection[str]) -> tuple[str, ...]:
-        """`names`, once each and sorted. Raises UsageError for one that is no extra."""
+        """`names`, once each and sorted. Raises UsageError for an unknown extra."""
         _insist_on("extra", names, self.decisions.extras)
         return tuple(sorted(set(names)))
 
     def named(self, names: Iterable[str]) -> tuple[PinnedFile, ...]:
-        """The pinned files that `names` call by their path or its end. Raises UsageError for a name of none."""
+        """The pinned files that `names` mean: paths or their ends. Raises UsageError for a name that fits none."""
         paths = [file.path for file in self.files]
         _insist_on("pinned file", [name for name in names if not any(is_called(path, name) for path in paths)], paths)
         return tuple(file for file in self.files if any(is_called(file.path, name) for name in names))
@@ -168,17 +166,17 @@ def _insist_on(what: str, names: Iterable[str], known: Iterable[str]) -> None:
 
 
 def is_called(path: str, name: str) -> bool:
-    """Whether a person who says `name` may mean `path`: it is the path, or its end from the start of a part on."""
+    """Whether `name` is `path` or its end, such as `scnet.py` of `models/scnet/scnet.py`."""
     return f"/{path}".endswith(f"/{name}")
 
 
 def without_secrets(text: str) -> str:
-    """`text` with no user name, password or token in any URL in it; the name of an SSH login stays."""
+    """`text` without user names and passwords in http and ftp URLs."""
     return re.sub(r"(?i)\b(https?|ftp)://[^/\s@'\"]*@", r"\1://", text)
 
 
 def is_path(text: str) -> bool:
-    """Whether `text` may name a file below a tree. The one rule for paths from locks, manifests and upstream."""
+    """Whether `text` may be a file's path in a tree; the rule for locks, manifests and upstream's files."""
     return bool(re.fullmatch(_PATH, text))
 
 
@@ -191,21 +189,20 @@ class _LockFile:
 
 
 def load(root: Path, *, agreed: bool = True) -> Lock:
-    """The lock and the decisions of the project at `root`.
+    """The lock of the project at `root`. Raises UsageError with every fault, and for a lock changed by hand.
 
-    agreed: it has to be computed for these decisions; otherwise its components are the folders of its files. Raises
-    UsageError with every fault and its place, and for a lock that was changed by hand.
+    agreed: lock and pyproject.toml must agree; otherwise the components are the folders of the locked files.
     """
     return _lock(_toml(root / NAME), decided(root), agreed=agreed)
 
 
 def parse(text: str, decisions: Decisions) -> Lock:
-    """The lock with this text. Raises as `load` does."""
+    """The lock in `text`. Raises as `load` does."""
     return _lock(tomllib.loads(text), decisions, agreed=True)
 
 
 def decided(root: Path) -> Decisions:
-    """The decisions in pyproject.toml below `root`. Raises UsageError with every fault and its place."""
+    """The decisions in pyproject.toml below `root`. Raises UsageError with every fault."""
     found: Decisions = _structured(_toml(root / DECISIONS).get("tool", {}).get("vendor", {}), Decisions, DECISIONS)
     return found
 
@@ -214,13 +211,13 @@ def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_bytes().decode())
     except FileNotFoundError as error:
-        raise UsageError(f"{path} is not there", (), ["name the project's folder with --root"]) from error
+        raise UsageError(f"{path} is missing", (), ["--root names the folder of the project"]) from error
     except ValueError as error:
-        raise UsageError(f"{path} is malformed", [str(error)], [f"mend it, or git checkout {path.name}"]) from error
+        raise UsageError(f"{path} is malformed", [str(error)], [f"fix it, or git checkout {path.name}"]) from error
 
 
 def _structured(data: dict[str, Any], kind: type, name: str) -> Any:
-    """`data` as a value of the class `kind`. Raises UsageError with every fault and its path in the data."""
+    """`data` as a value of the class `kind`. Raises UsageError with every fault and where it stands."""
     import cattrs
 
     def checked(value: object, shape: Any) -> str:
@@ -248,10 +245,10 @@ def _lock(data: dict[str, Any], decisions: Decisions, *, agreed: bool) -> Lock:
     read: _LockFile = _structured(data, _LockFile, NAME)
     if stated != _seal(data):
         steps = (
-            f"git checkout {NAME} gets the computed one back",
-            Next("rebase", "then moves the pin to the commit that it names now", {"to": read.pin.commit}),
+            f"git checkout {NAME} restores it",
+            Next("rebase", "then moves the pin to the commit that was written there", {"to": read.pin.commit}),
         )
-        raise UsageError(f"{NAME} was changed by hand: its digest is not that of its content", (), steps)
+        raise UsageError(f"{NAME} was changed by hand: its digest does not match", (), steps)
     folders = sorted({path.rpartition("/")[0] for path in read.files})
     pairs = (
         ("upstream.url", decisions.upstream.url, read.pin.url),
@@ -274,7 +271,7 @@ def _lock(data: dict[str, Any], decisions: Decisions, *, agreed: bool) -> Lock:
 
 
 def dump(lock: Lock) -> bytes:
-    """The bytes of upstream.lock for `lock`, with its digest."""
+    """The bytes of upstream.lock for `lock`."""
     files = {}
     for file in lock.files:
         entry = attrs.asdict(file) | {"path": "", "extra": ""}
@@ -286,7 +283,7 @@ def dump(lock: Lock) -> bytes:
         "wheels": dict(sorted(lock.wheels.items())),
     }
     text = f'{_HEAD}digest = "{_seal({**tables, "files": files})}"\n'
-    # A TOML string takes every escape that JSON has.
+    # A JSON string is also a TOML string.
     tables |= {f"files.{json.dumps(path, ensure_ascii=False)}": entry for path, entry in files.items()}
     for name, values in tables.items():
         text += f"\n[{name}]\n"

@@ -1,7 +1,6 @@
-"""PROVENANCE.json: the record, inside a component's folder, of what the component is made of.
+"""PROVENANCE.json, the manifest: the record in a component's folder of what it is made of.
 
-The same lock gives the same bytes everywhere: it holds no time, no path of a machine, and no source. In somebody's
-project it also says which `*.py` files were there before: those that stand beside ours, and those that ours replaced.
+It holds no time, machine or source, so the same lock gives the same bytes everywhere.
 """
 
 import json
@@ -19,21 +18,22 @@ _KIND = {"schema": 2, "tool": "dsu-patches"}
 
 @attrs.frozen
 class Manifest:
-    """What a component's manifest says, and its own bytes.
+    """A component's manifest, and its bytes. commit: the pin that the component was built for.
 
-    results: SHA-256, by file name, of what we made. carried: names of others' `*.py` files beside ours. replaced:
-    SHA-256, by name, of others' files that ours took the place of.
+    results: SHA-256 of our files by name. carried: names of others' `*.py` files beside ours. replaced: SHA-256 of
+    others' files that ours replaced, by name.
     """
 
     results: Mapping[str, str] = attrs.field(factory=dict)
     extras: tuple[str, ...] = ()
     carried: tuple[str, ...] = ()
     replaced: Mapping[str, str] = attrs.field(factory=dict)
+    commit: str = ""
     data: bytes = b""
 
 
 def render(lock: Lock, component: Component, record: Manifest) -> bytes:
-    """The manifest's bytes for `component`, with the extras of `record` and what it says of others' files."""
+    """The manifest of `component` as bytes; extras and others' files are those of `record`."""
     files = {}
     for file in component.files:
         patch = {"patch": file.patch, "patch_sha256": file.patch_sha256} if file.is_patched(record.extras) else {}
@@ -56,7 +56,7 @@ def render(lock: Lock, component: Component, record: Manifest) -> bytes:
 
 
 def read(folder: Path) -> Manifest:
-    """The manifest in the folder `folder`, an empty one when there is none. Raises Drift for one that is not ours."""
+    """The manifest in `folder`, an empty one for none. Raises Drift for a file that this tool did not write."""
     path = folder / MANIFEST
     try:
         data = path.read_bytes()
@@ -67,9 +67,10 @@ def read(folder: Path) -> Manifest:
         plain = all(is_path(name) and "/" not in name and name.endswith(".py") for name in names)
         if not plain or not _KIND.items() <= document.items():
             raise ValueError
-        return Manifest(results, tuple(document.get("extras", ())), carried, replaced, data)
+        commit = str(document["upstream"]["commit"])
+        return Manifest(results, tuple(document.get("extras", ())), carried, replaced, commit, data)
     except FileNotFoundError:
         return Manifest()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        step = "move it away, or name another folder with DEST="
+        step = "move it away, or choose another folder with DEST="
         raise Drift(f"{path} is not a manifest that this tool wrote", next_steps=[step]) from error

@@ -1,4 +1,4 @@
-"""How far upstream has moved on from the pin, and what a rebase would meet. Reads, never writes."""
+"""Lists upstream's commits since the pin, and what a rebase would have to merge. Writes nothing."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -16,16 +16,12 @@ from tools.store import Store
 def outdated(
     root: Path, lock: Lock, store: Store, upstream: str | None, *, offline: bool = False
 ) -> tuple[dict[str, Any], Survey | None]:
-    """Compare the pin with its branch, at `upstream` if that is given: a report for --json, and what a rebase meets.
-
-    The latter is None where the pin is the newest. commits: those that the pin has not, newest first; diverged: whether
-    the pin is no part of the branch's history; each is None where the history at hand does not tell. Raises NoSource.
-    """
+    """Compare the pin with its branch: the report for --json, and what a rebase meets, if anything. Raises NoSource."""
     pin = lock.pin
     place = address(upstream or pin.url, offline=offline)
     log.info(f"git {place}: asking for {pin.branch}")
     if not (found := tip(place, pin.branch)):
-        raise NoSource(f"{place} has no branch {pin.branch}", next_steps=["choose another in pyproject.toml"])
+        raise NoSource(f"{place} has no branch {pin.branch}", next_steps=["choose another branch in pyproject.toml"])
     commit = found[1]
     newest = {"commit": commit, "date": pin.date, "branch": pin.branch}
     body = {"current": True, "pin": {"commit": pin.commit, "date": pin.date}, "newest": newest, "ahead": False}
@@ -46,7 +42,7 @@ def outdated(
 
 
 def _history(repo: Repo, lock: Lock, newest: str) -> dict[str, Any]:
-    """How the pin stands to the `newest` commit, and the commits between."""
+    """Whether the pin is ahead of the `newest` commit, or diverged, and the commits between."""
     pin = lock.pin.commit
     if not repo.has(pin):
         return {"ahead": False, "diverged": None, "commits": None}

@@ -1,57 +1,145 @@
-"""The audit as one HTML page that needs nothing else: no network, no font, no script."""
+"""Writes the audit as one HTML page without scripts, fonts or links to other files."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
-from itertools import zip_longest
+from functools import cache
+from itertools import groupby, zip_longest
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
-from pygments import highlight
-from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
+from pygments.token import STANDARD_TYPES
 
 from tools.audit import PAIRS, FileAudit
 from tools.diff import line_counts
-from tools.lock import Lock
-from tools.patch import lines_of
+from tools.errors import UsageError
+from tools.lock import ABSENT, Lock
+from tools.patch import Patch, lines_of
 from tools.sources import on_github
 
-# The number and text of a line on each side, None and "" where the other alone has it.
-Row = tuple[int | None, str, int | None, str]
+TITLE = "<title>Audit of the vendored models</title>"
+# Two lines that share this much of their words are shown as one changed line.
+ALIKE = 0.6
+# Classes of names, operators and blanks, which get no colour.
+PLAIN = ("n", "o", "p", "w")
+# A line has a number (None: no line on this side) and words: HTML element, class, text.
+Words = Sequence[tuple[str, str, str]]
+Line = tuple[int | None, Words]
+# Rows of two lines, and their kind: difflib's, or "fold" for equal lines far from a change.
+Run = tuple[str, Sequence[tuple[Line, Line]]]
 
 
-def page(lock: Lock, baseline: str, files: Sequence[FileAudit]) -> bytes:
-    """The page for `files`, audited against the commit `baseline`. The same values give the same bytes."""
+def place(root: Path, asked: str) -> Path:
+    """The file for HTML=`asked`, in build/audit/ for "1". Raises UsageError for a file that is no such page."""
+    path = Path(asked).expanduser().absolute()
+    if asked.lower() in ("1", "yes", "true", "on"):
+        path = root / "build/audit/index.html"
+    elif path.is_dir() or asked.endswith("/"):
+        path /= "index.html"
+    if path.exists() and TITLE.encode() not in path.read_bytes():
+        raise UsageError(f"{path} exists, and is no audit page", next_steps=["choose another file with HTML="])
+    return path
+
+
+def page(lock: Lock, baseline: str, files: Sequence[FileAudit], patches: Mapping[str, Patch]) -> bytes:
+    """The page for `files`, compared with the commit `baseline`."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["code"] = _code
     commits = {"upstream": (lock.pin.url, lock.pin.commit), "baseline": (lock.baseline.url, baseline)}
     text = environment.get_template("audit.html.j2").render(
         files=files,
-        runs=_runs,
-        counts=line_counts,
-        pairs=PAIRS,
+        views={pair: _views(files, *pair) for pair in (*PAIRS[2:], *PAIRS[:2])},
+        patches=patches,
         commits={side: (url, commit, on_github(url)) for side, (url, commit) in commits.items()},
     )
     return text.encode(errors="replace")
 
 
-def _runs(before: bytes, after: bytes) -> Iterator[tuple[bool, list[Row]]]:
-    """All lines of two sides, side by side, in runs: (whether they are the same, rows)."""
-    left, right = list(enumerate(_highlighted(before), 1)), list(enumerate(_highlighted(after), 1))
+def _views(files: Sequence[FileAudit], old: str, new: str) -> dict[str, Any]:
+    """For each file that differs, by path: lines added and removed, and numbered changes."""
+    views, done = {}, 0
+    for file in files:
+        one, other = (file.data.get(side, b"" if file.hashes[side] == ABSENT else None) for side in (old, new))
+        if one is not None and other is not None and one != other:
+            text = file.diffs.get((old, new))
+            counts = line_counts(text) if text else (len(lines_of(other)), len(lines_of(one)))
+            changes = _changes(one, other)
+            views[file.path] = (*counts, list(enumerate(changes, done + 1)))
+            done += len(changes)
+    return views
+
+
+@cache
+def _changes(before: bytes, after: bytes) -> list[list[Run]]:
+    """All lines of two sides, as changes with the lines around them."""
+    left, right = list(enumerate(_lines(before), 1)), list(enumerate(_lines(after), 1))
     matcher = SequenceMatcher(None, lines_of(before), lines_of(after), autojunk=False)
-    for kind, old, old_end, new, new_end in matcher.get_opcodes():
-        pairs = zip_longest(left[old:old_end], right[new:new_end], fillvalue=(None, ""))
-        yield kind == "equal", [(*one, *other) for one, other in pairs]
+    parts: list[list[Run]] = []
+    old_end = new_end = 0
+    for group in matcher.get_grouped_opcodes():
+        parts.append([("fold", list(zip(left[old_end : group[0][1]], right[new_end : group[0][3]], strict=True)))])
+        for kind, old, old_end, new, new_end in group:
+            rows = zip if kind == "equal" else _rows
+            parts[-1].append((kind, list(rows(left[old:old_end], right[new:new_end]))))
+    parts[-1].append(("fold", list(zip(left[old_end:], right[new_end:], strict=True))))
+    return parts
 
 
-def _highlighted(data: bytes) -> list[str]:
-    """The lines of `data`, as Python, in HTML, without their ends."""
-    # Pygments takes a carriage return for a line's end, git does not; shown, it also explains itself.
+def _rows(old: Sequence[Line], new: Sequence[Line]) -> Iterator[tuple[Line, Line]]:
+    """Rows of lines that differ: the most alike pair side by side, with the same for the lines before and after it."""
+    alike = ((_likeness(one[1], other[1]), i, j) for i, one in enumerate(old) for j, other in enumerate(new))
+    # For a long block this takes too long.
+    best, i, j = max(alike, default=(0, 0, 0)) if len(old) * len(new) < 10_000 else (0, 0, 0)
+    if best < ALIKE:
+        yield from zip_longest(old, new, fillvalue=(None, ()))
+        return
+    yield from _rows(old[:i], new[:j])
+    one, other = _marked(old[i][1], new[j][1])
+    yield (old[i][0], one), (new[j][0], other)
+    yield from _rows(old[i + 1 :], new[j + 1 :])
+
+
+@cache
+def _likeness(old: Words, new: Words) -> float:
+    one, other = ([text for _, _, text in line if text.strip()] for line in (old, new))
+    return SequenceMatcher(None, one, other, autojunk=False).ratio() if one or other else ALIKE
+
+
+def _marked(old: Words, new: Words) -> tuple[Words, Words]:
+    """Two lines, with the words in <b> that the other line lacks."""
+    one, other = ([("b", css, text) for _, css, text in line] for line in (old, new))
+    for i, j, size in SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks():
+        # A blank between two marked words is marked too.
+        if i == 0 or any(text.strip() for _, _, text in old[i : i + size]):
+            one[i : i + size], other[j : j + size] = old[i : i + size], new[j : j + size]
+    return one, other
+
+
+def _lines(data: bytes) -> list[Words]:
+    """The lines of `data` as coloured Python."""
+    # Pygments ends a line at a carriage return, git does not; so it is shown as a character.
     text = data.decode(errors="replace").replace("\r", "\u240d").replace("\ufeff", "\ufffd")
-    html = highlight(text, PythonLexer(stripnl=False, ensurenl=False), HtmlFormatter(nowrap=True))
-    lines = html.split("\n")[:-1]
-    if lines and not text.endswith("\n"):
-        lines[-1] += '<i class="eof">no newline at the end</i>'
-    return [Markup(line) for line in lines]
+    lines: list[list[tuple[str, str, str]]] = [[]]
+    for kind, piece in PythonLexer(stripnl=False, ensurenl=False).get_tokens(text):
+        css = STANDARD_TYPES.get(kind, "")
+        for word in re.findall(r"\n|[^\S\n]+|\w+|[^\w\s]", piece):
+            if word == "\n":
+                lines.append([])
+            else:
+                lines[-1].append(("span", "" if css in PLAIN else css, word))
+    last = lines.pop()
+    return [*map(tuple, lines), *([(*last, ("i", "eof", "no newline at the end"))] if last else [])]
+
+
+def _code(line: Words) -> Markup:
+    """A line as HTML."""
+    html = Markup()
+    for (element, css), words in groupby(line, lambda word: word[:2]):
+        form = '<{0} class="{1}">{2}</{0}>' if css or element != "span" else "{2}"
+        html += Markup(form).format(element, css, "".join(word[2] for word in words))
+    return html

@@ -1,7 +1,7 @@
-"""Our patch files: reading and writing one, the rules for them, and splicing one into its base. Pure, over bytes.
+"""Patch files: reads, checks, applies and writes them.
 
-A patch here is one DEP-3 header and one git diff of one file with zero context lines and full blob ids: the pinned blob
-is the context. A hunk lands on exactly the lines that it names, or not at all.
+A patch is a DEP-3 header and a git diff of one file with zero context lines and full blob ids. It applies to exactly
+that blob, and each hunk to exactly the lines that it names.
 """
 
 import ast
@@ -15,7 +15,7 @@ from email.parser import HeaderParser
 from tools.errors import HashMismatch, Next, Undecided, UsageError
 from tools.files import blob_id
 
-# What a Description begins with as long as nobody wrote it.
+# Starts a Description that nobody has written yet.
 TO_WRITE = "TODO"
 REQUIRED = ("Description", "Origin", "Forwarded")
 OPTIONAL = ("Author", "Bug", "Applied-Upstream", "Last-Update")
@@ -31,7 +31,7 @@ _MARKERS = (b"<<<<<<<", b"|||||||", b">>>>>>>")
 
 @dataclass(frozen=True)
 class Hunk:
-    """One change from line `at` of the base on: lines with their ends. line: where it stands in the patch file."""
+    """A change at line `at` of the base, and the lines removed and added. line: its line in the patch file."""
 
     at: int
     removed: tuple[bytes, ...]
@@ -41,7 +41,7 @@ class Hunk:
 
 @dataclass(frozen=True)
 class Patch:
-    """A parsed patch file: header fields in order, target path, base and result blob ids, hunks in order."""
+    """A parsed patch file. target: the path that it changes. base, result: blob ids."""
 
     name: str
     header: dict[str, str]
@@ -52,23 +52,23 @@ class Patch:
 
     @property
     def described(self) -> bool:
-        """Whether somebody has written its Description."""
+        """Whether it has a Description."""
         return not self.header["Description"].startswith(TO_WRITE)
 
     @property
     def counts(self) -> str:
-        """How many lines it adds and removes, such as `+3 -1`."""
+        """Lines added and removed, such as `+3 -1`."""
         return f"+{sum(len(hunk.added) for hunk in self.hunks)} -{sum(len(hunk.removed) for hunk in self.hunks)}"
 
     @property
     def whole_base(self) -> bytes | None:
-        """The base's bytes where the patch removes every line of it, which makes it a source of them; else None."""
+        """The whole base where the patch removes every line of it, and so contains it; else None."""
         base = b"".join(line for hunk in self.hunks for line in hunk.removed)
         return base if blob_id(base) == self.base else None
 
 
 def parse(name: str, data: bytes) -> Patch:
-    """The patch in `data`; `name` is what messages call it. Raises UsageError with every fault."""
+    """The patch in `data`; messages call it `name`. Raises UsageError with every fault."""
     text = data.decode(errors="replace")
     head, mark, diff = text.partition("diff --git ")
     parsed = HeaderParser().parsestr(head)
@@ -76,7 +76,7 @@ def parse(name: str, data: bytes) -> Patch:
     faults = [f"header field {field} is missing" for field in REQUIRED if not header.get(field)]
     faults += [f"{field} is no header field" for field in header if field not in REQUIRED + OPTIONAL]
     if len(header) < len(parsed) or str(parsed.get_payload()).strip("-\n"):
-        faults.append("the header has a field twice, or lines of no field")
+        faults.append("the header has a field twice, or a line that belongs to no field")
     start = _START.match(mark + diff)
     if not start:
         line = head.count("\n") + 1
@@ -92,12 +92,12 @@ def parse(name: str, data: bytes) -> Patch:
             break
         removed, added = _side(found[4]), _side(found[5])
         if [len(removed), len(added)] != [int(count or 1) for count in found.group(2, 3)]:
-            faults.append(f"line {line} counts other lines than its hunk has")
-        # A side without lines is numbered by the line before it.
+            faults.append(f"line {line} has line counts that do not match its hunk")
+        # A hunk that removes nothing names the line before it.
         hunks.append(Hunk(int(found[1]) + (not removed), removed, added, line))
         end = found.end()
     if faults or not start:
-        steps = (f"git checkout patches/{name}, or mend it", Next("refresh", "writes patches by these rules"))
+        steps = (f"git checkout patches/{name}, or fix it", Next("refresh", "writes well-formed patches"))
         raise UsageError(f"{name} is malformed", [f"{name}: {fault}" for fault in faults], steps)
     return Patch(name, header, start["path"], start[2], start[3], tuple(hunks))
 
@@ -107,16 +107,12 @@ def _side(text: str) -> tuple[bytes, ...]:
 
 
 def lines_of(data: bytes) -> list[bytes]:
-    """The lines of `data` with their ends; only a line feed ends one, as for git."""
+    """The lines of `data` with their ends. As for git, only a line feed ends a line."""
     return re.findall(rb"[^\n]*\n|[^\n]+", data)
 
 
 def splice(patch: Patch, base: bytes) -> bytes:
-    """What `patch` makes of `base`.
-
-    Raises Undecided, with the hunks that do not fit, for another base than the patch's own, and HashMismatch when the
-    outcome is not the blob that it promises.
-    """
+    """Apply `patch` to `base`. Raises Undecided for a wrong base, and HashMismatch for a wrong result."""
     lines = lines_of(base)
     result: list[bytes] = []
     misfits = []
@@ -124,7 +120,7 @@ def splice(patch: Patch, base: bytes) -> bytes:
     for hunk in patch.hunks:
         start, end = hunk.at - 1, hunk.at - 1 + len(hunk.removed)
         if tuple(lines[start:end]) != hunk.removed:
-            misfits.append(f"{patch.name}:{hunk.line}: the lines that go do not stand on line {hunk.at}")
+            misfits.append(f"{patch.name}:{hunk.line}: the removed lines are not on line {hunk.at}")
         result += [*lines[done:start], *hunk.added]
         done = end
     if (actual := blob_id(base)) != patch.base or misfits:
@@ -133,46 +129,45 @@ def splice(patch: Patch, base: bytes) -> bytes:
     data = b"".join([*result, *lines[done:]])
     if (outcome := blob_id(data)) != patch.result:
         raise HashMismatch(
-            f"{patch.name} gives another result than it promises",
+            f"{patch.name} does not give the result that it names",
             [f"expected blob {patch.result}", f"actual blob   {outcome}"],
-            [f"git checkout patches/{patch.name}", Next("refresh", "makes a patch of an edit in the tree")],
+            [f"git checkout patches/{patch.name}", Next("refresh", "makes a patch from an edit in the tree")],
         )
     return data
 
 
 def compose(header: Mapping[str, str], diff: str) -> bytes:
-    """A patch file from its header fields and the text of a diff, as `git.diff` gives it."""
+    """A patch file from its header fields and the text of a diff."""
     fields = [f"{name}: {header[name]}".replace("\n", "\n ") for name in REQUIRED + OPTIONAL if name in header]
     return ("\n".join(fields) + "\n\n" + diff).encode(errors="surrogateescape")
 
 
 def new_header(description: str | None, today: date) -> dict[str, str]:
-    """The header of a first patch; without a description, one that is to be written."""
+    """The header of a first patch; without a description, it has a TODO."""
     text = description or f"{TO_WRITE}: say what this changes and why"
     return {"Description": text, "Origin": "other", "Forwarded": "no", "Last-Update": today.isoformat()}
 
 
 def faults(path: str, upstream: bytes, result: bytes) -> list[str]:
-    """Why `result` may not be what a patch makes of `upstream` at `path`; the rules for every verb that makes patches.
+    """Why no patch may turn `upstream` into `result`: it is empty, has conflict markers, or is broken Python.
 
-    Conflict markers, an emptied file, Windows line ends that upstream does not have, Python that does not parse, or is
-    not UTF-8, though upstream's does.
+    Windows line ends and broken Python are accepted where upstream has them too.
     """
     if not result.strip():
-        return [f"{path}: nothing is left in it"] if upstream.strip() else []
+        return [f"{path}: is empty"] if upstream.strip() else []
     before = lines_of(upstream)
     numbered = enumerate(lines_of(result), 1)
     if marked := [str(at) for at, line in numbered if line.startswith(_MARKERS) and line not in before]:
         return [f"{path}: conflict markers on lines {', '.join(marked)}"]
     if b"\r\n" in result and b"\r\n" not in upstream:
-        return [f"{path}: has Windows line ends, which upstream's has not"]
+        return [f"{path}: has Windows line ends, and upstream's has not"]
     if (fault := _syntax_fault(result)) and not _syntax_fault(upstream):
-        return [f"{path}: is no Python: {fault}"]
+        return [f"{path}: is not valid Python: {fault}"]
     return []
 
 
 def _syntax_fault(data: bytes) -> str:
-    """Why `data` does not parse as Python, "" where it does."""
+    """Why `data` is not valid Python in UTF-8; "" where it is."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

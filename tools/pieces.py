@@ -1,11 +1,11 @@
-"""A file put together from pieces of other files: finding the pieces, and laying them end to end.
+"""Builds a file from pieces of the files in wheels, and finds those pieces.
 
-The text of a file's pieces names the members that it takes from, then the pieces in order:
+The pieces of a file are one line of text: names of members (files in wheels), a bar, then OFFSET+LENGTH in bytes:
 
     msst:msst/models/a.py pymss:pymss/b.py | a0+120 7+31 b900+45
 
-A piece is OFFSET+LENGTH in bytes. `a` is the first member that was named, `b` the second; a piece without a letter is
-from the same member as the one before it. Nothing is trusted here: the caller holds the result against its hash.
+`a` is the first member, `b` the second; without a letter it is the same member as before. Joined, the pieces give the
+file; the caller checks its hash.
 """
 
 import io
@@ -15,24 +15,22 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
-# As many pieces as a file is worth.
+# The most pieces of a file.
 MOST = 400
-# Bytes of one member or of what pieces give; of all members of a wheel.
+# The most bytes of one file, and of all members of a wheel.
 LARGEST, LARGEST_TOGETHER = 4 * 1024 * 1024, 64 * 1024 * 1024
-# A text is to stand in any file, between quotes, and has blanks between its words.
+# The text stands in quotes, and blanks separate its words.
 _NAME = re.compile(r"[^\s\"\\\x00-\x1f\x7f]+")
 _PIECE = re.compile(r"([a-z]*)([0-9]{1,9})\+([0-9]{1,9})")
 _BAR = "|"
-# What zipfile raises for a file that is no zip file, or half of one.
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, OverflowError, struct.error)
+# What zipfile raises for a damaged file.
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError, OverflowError, struct.error)
 
 
 def find(data: bytes, members: Mapping[str, bytes], most: int = MOST) -> str | None:
-    """The text of the pieces of `members` that give `data`; None where that takes more than `most`, or cannot be.
+    """The text of the pieces of `members` that give `data`; None where there is none, or it takes more than `most`.
 
-    Each piece is the longest that any member has there. Of equally long ones the member in use goes first, then those
-    in use before, then the order of `members`; in a member the first place. A member whose name has a blank, a quote, a
-    backslash or a control character in it is passed over.
+    Each piece is the longest that any member has. Among equals, members already used come first.
     """
     usable = [name for name in members if _NAME.fullmatch(name)]
     named: list[str] = []
@@ -40,7 +38,6 @@ def find(data: bytes, members: Mapping[str, bytes], most: int = MOST) -> str | N
     current = ""
     at = 0
     while at < len(data):
-        # Sorting is stable.
         order = sorted(usable, key=lambda name: (name != current, name not in named))
         name, offset, length = _longest(data, at, order, members)
         if not length or len(words) == most:
@@ -53,23 +50,16 @@ def find(data: bytes, members: Mapping[str, bytes], most: int = MOST) -> str | N
     return " ".join([*named, _BAR, *words])
 
 
-def members_of(pieces: str) -> tuple[str, ...]:
-    """The names of the members that the text `pieces` takes from. Raises ValueError when it is malformed."""
-    names, _ = _read(pieces)
-    return names
-
-
 def assemble(pieces: str, members: Mapping[str, bytes]) -> bytes:
-    """The bytes that the text `pieces` gives, taken from `members`.
-
-    Raises ValueError, in words, when it is malformed, when a member is not there or ends before a piece does, and when
-    the result is larger than LARGEST.
-    """
-    names, found = _read(pieces)
+    """The file that the text `pieces` gives. Raises ValueError for a malformed text, and for members that lack it."""
+    before, bar, after = pieces.rpartition(_BAR)
+    names = before.split()
+    if not bar:
+        raise ValueError(f"the pieces {pieces[:40]!r} have no {_BAR} between members and places")
     if missing := [name for name in names if name not in members]:
         raise ValueError(f"there is no member {', '.join(missing)}")
     result = bytearray()
-    for name, offset, length in found:
+    for name, offset, length in _places(after, names):
         if offset + length > len(members[name]):
             raise ValueError(f"{name} has {len(members[name])} bytes, a piece ends at {offset + length}")
         result += members[name][offset : offset + length]
@@ -79,11 +69,7 @@ def assemble(pieces: str, members: Mapping[str, bytes]) -> bytes:
 
 
 def python_members(wheel: bytes, name: str) -> dict[str, bytes]:
-    """The Python files in `wheel`, the bytes of a zip file, with CRLF as LF, by `NAME:path/in/the/wheel.py`.
-
-    Raises ValueError when it is no zip file, and for a member that is encrypted, packed as no wheel is, or larger than
-    LARGEST, as for members that are larger than LARGEST_TOGETHER. Nothing is unpacked to disk.
-    """
+    """The Python files in `wheel` by `NAME:path.py`, with CRLF as LF. Raises ValueError for a bad or huge wheel."""
     members: dict[str, bytes] = {}
     left = LARGEST_TOGETHER
     try:
@@ -92,7 +78,7 @@ def python_members(wheel: bytes, name: str) -> dict[str, bytes]:
                 if info.filename.endswith(".py"):
                     data = _member(archive, info)
                     if (left := left - len(data)) < 0:
-                        raise ValueError(f"its Python files have more than {LARGEST_TOGETHER} bytes")
+                        raise ValueError(f"its Python files are larger than {LARGEST_TOGETHER} bytes together")
                     members[f"{name}:{info.filename}"] = data.replace(b"\r\n", b"\n")
     except _BROKEN as error:
         raise ValueError(f"not a wheel: {error}") from error
@@ -100,44 +86,29 @@ def python_members(wheel: bytes, name: str) -> dict[str, bytes]:
 
 
 def _longest(data: bytes, at: int, names: Sequence[str], members: Mapping[str, bytes]) -> tuple[str, int, int]:
-    """(member, offset, length) of the longest piece that is at `data[at:]`; the length is 0 where there is none."""
+    """(member, offset, length) of the longest piece at `data[at:]`; length 0 for none."""
     best = ("", 0, 0)
     for name in names:
         member = members[name]
         longer = best[2] + 1
         place = member.find(data[at : at + longer])
         while place >= 0 and at + longer <= len(data):
-            length = longer + _alike(data, at + longer, member, place + longer)
+            length = longer + _alike(data[at + longer :], member[place + longer :])
             best = (name, place, length)
             longer = length + 1
-            # What is longer cannot begin before the first place of what is shorter.
+            # A longer match cannot start before the first shorter one.
             place = member.find(data[at : at + longer], place + 1)
     return best
 
 
-def _alike(one: bytes, at: int, two: bytes, there: int) -> int:
-    """How many bytes of `one` from `at` on are those of `two` from `there` on."""
-    same, step = 0, 64
-    while step:
-        here, other = at + same, there + same
-        end = min(step, len(one) - here, len(two) - other)
-        if end and one[here : here + end] == two[other : other + end]:
-            same, step = same + end, step * 2
-        else:
-            step = min(step, end + 1) // 2
-    return same
-
-
-def _read(pieces: str) -> tuple[tuple[str, ...], list[tuple[str, int, int]]]:
-    """The members' names in a text, and its pieces as (member, offset, length)."""
-    before, bar, after = pieces.rpartition(_BAR)
-    names = tuple(before.split())
-    if not bar:
-        raise ValueError(f"the pieces {pieces[:40]!r} have no {_BAR} between members and places")
-    return names, list(_places(after, names))
+def _alike(one: bytes, two: bytes) -> int:
+    """The number of bytes that `one` and `two` start with alike."""
+    differ = (at for at, (byte, other) in enumerate(zip(one, two, strict=False)) if byte != other)
+    return next(differ, min(len(one), len(two)))
 
 
 def _places(text: str, names: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+    """The pieces in `text` as (member, offset, length)."""
     by_letters = {_letters(number): name for number, name in enumerate(names)}
     current = None
     for word in text.split():
@@ -152,24 +123,18 @@ def _places(text: str, names: Sequence[str]) -> Iterator[tuple[str, int, int]]:
 
 def _letters(number: int) -> str:
     """a to z, aa, ab and so on."""
-    text = ""
-    number += 1
-    while number:
-        number, letter = divmod(number - 1, 26)
-        text = chr(ord("a") + letter) + text
-    return text
+    more, last = divmod(number, 26)
+    return (_letters(more - 1) if more else "") + chr(ord("a") + last)
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     if info.file_size > LARGEST:
         raise ValueError(f"{info.filename} is larger than {LARGEST} bytes")
-    if info.flag_bits & 1:
-        raise ValueError(f"{info.filename} is encrypted")
-    # The others unpack a whole block at a time, however large.
+    # Other methods unpack a whole block at once, however large.
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{info.filename} is packed with method {info.compress_type}, which no wheel uses")
     with archive.open(info) as stream:
-        # Bounded, since the size that the archive gives may be a lie.
+        # The size that the archive gives may be false.
         data = stream.read(LARGEST)
         if stream.read(1):
             raise ValueError(f"{info.filename} is larger than it says")

@@ -1,7 +1,7 @@
-"""Carry the patches to another commit of upstream: all of it, or nothing yet.
+"""Carries the patches to another commit of upstream, and moves the pin there.
 
-The merge stands in `build/rebase`, a git repository that `carry` sets up; its configuration remembers the rest. There
-it is resolved and continued from any later shell, or given up. Patches and lock change only at the end.
+The merge is in `build/rebase`, a git repository that `carry` sets up; its configuration holds the choices. A person
+resolves conflicts there. Patches and lock change only at the end.
 """
 
 import json
@@ -31,10 +31,9 @@ Plan = dict[str, bytes | None]
 
 @attrs.frozen
 class Order:
-    """What a run is asked for.
+    """What a run is to do. to: a branch, tag or commit of `url`. upstream: a copy to read instead.
 
-    to: a branch, tag or commit of `url`, by default the decided one; upstream: a copy to ask instead. add: new files to
-    take up; drop: patches, and files that are gone, to do without; allow_loss: added lines may get lost.
+    add: new files to pin. drop: patches to remove, and files that are gone. allow_loss: accept lost lines.
     """
 
     root: Path
@@ -52,11 +51,7 @@ class Order:
 
 @attrs.frozen
 class Rebase:
-    """A rebase as it stands in `repo`, edits included.
-
-    lock: what it began from, by itself. decisions, pin: for the new lock, its url and branch aside. add, drop: what was
-    chosen so far.
-    """
+    """The rebase in `repo`, with all edits. lock: the old one. pin: the new one. add, drop: choices so far."""
 
     repo: Repo
     lock: Lock
@@ -73,43 +68,38 @@ class Rebase:
         return kept | {path: self.survey.others[path] for path in self.add}
 
     @property
-    def rows(self) -> list[list[str]]:
-        """What stands, for people."""
-        return self.survey.rows(self.add, self.drop)
-
-    @property
     def body(self) -> dict[str, Any]:
-        """The same for --json."""
+        """The report for --json."""
         ends = {"from": attrs.asdict(self.lock.pin), "to": attrs.asdict(self.pin)}
         return {**ends, **self.survey.body, "to_decide": [{"text": it, "drop": name} for it, name in self.undecided()]}
 
     def undecided(self, *, allow_loss: bool = False) -> Iterator[tuple[str, str]]:
-        """What is left to decide, and the name that DROP= may give to do without, "" for none."""
+        """Each open decision, and the name for DROP= that settles it, "" for none."""
         for file in (file for file in self.survey.files if file.name not in self.drop):
             if not file.path:
                 yield f"{file.name}: {file.file.path} is gone upstream; {file.note}".rstrip("; "), file.name
             elif file.merge and file.result == file.new:
-                yield f"{file.name}: nothing of it is left to do", file.name
+                yield f"{file.name}: changes nothing any more", file.name
             elif file.merge:
                 lost = [] if allow_loss else [f"lost: {line.strip()}" for line in file.lost]
                 for text in faults(file.path, file.new, file.result) or lost:
                     yield f"{file.name}: {text}", ""
         for folder in self.decisions.components.values():
             if folder not in {path.rpartition("/")[0] for path in self.files}:
-                yield f"{folder}: none of its files is left; ADD= takes up others", ""
+                yield f"{folder}: none of its files is left; ADD= adds others", ""
 
 
 def begin(order: Order) -> tuple[Rebase, Plan]:
-    """Rebase to `order.to`: the rebase, and what was written, or would be in a dry run (bytes by path, None: removed).
+    """Rebase to `order.to`; the rebase, and the files that were written, or would be in a dry run.
 
-    Call it while the project is held. Raises Undecided when a person has to decide, and then the rebase stands in the
-    project; UsageError when one stands there already; NoSource.
+    Call it while the project is locked. Raises Undecided when a person has to decide, and keeps the rebase then;
+    UsageError when one is under way already; NoSource.
     """
     if found := resume(order.root):
         if list(found.undecided(allow_loss=order.allow_loss)):
             steps = [Next("rebase-status", "shows it"), Next("rebase-continue"), Next("rebase-abort", "forgets it")]
-            raise UsageError("a rebase is under way", [f"it stands in {found.repo.folder}"], steps)
-        log.warning(f"finishing the rebase that stands in {REBASE}")
+            raise UsageError("a rebase is under way", [f"it is in {found.repo.folder}"], steps)
+        log.warning(f"finishing the rebase in {REBASE}")
         return _finish(order, found)
     staging = _emptied(order.root)
     try:
@@ -124,39 +114,39 @@ def begin(order: Order) -> tuple[Rebase, Plan]:
 
 
 def go_on(order: Order) -> tuple[Rebase, Plan]:
-    """Finish the rebase that stands in the project with the choices in `order`; returns and raises as `begin` does."""
+    """Finish the rebase under way, with the choices in `order`; returns and raises as `begin` does."""
     if not (found := resume(order.root)):
         raise UsageError("no rebase is under way", next_steps=[Next("rebase", options={"to": "NAME"})])
     return _finish(order, found)
 
 
 def abort(root: Path) -> None:
-    """Forget the rebase that stands in the project. Raises UsageError when there is none."""
+    """Forget the rebase under way. Raises UsageError for none."""
     if not (root / REBASE).exists():
         raise UsageError("no rebase is under way, so there is nothing to abort")
-    # Renamed first: half of one is never taken for a whole one.
+    # Renamed first, so that a kill leaves no half of a rebase.
     (root / REBASE).rename(_emptied(root))
     _emptied(root)
 
 
 def resume(root: Path) -> Rebase | None:
-    """The rebase that stands in the project, None for none. Raises UsageError when what it began from was changed."""
+    """The rebase under way, or None. Raises UsageError when lock or components changed since it began."""
     if not (root / REBASE).exists():
         return None
     repo = Repo(root / REBASE)
     if _said(repo, "began") == [_origin(root)]:
         return _read(root, repo)
     if _said(repo, "commit") == [load(root, agreed=False).pin.commit]:
-        # Killed when all was written.
+        # A run was killed after it had written everything.
         abort(root)
         return None
-    why = f"{REBASE} did not begin from {NAME} and the components in {DECISIONS} as they are now"
-    back = f"git checkout {NAME} {DECISIONS} gets the old ones back"
+    why = f"{NAME}, or the components in {DECISIONS}, changed since the rebase in {REBASE} began"
+    back = f"git checkout {NAME} {DECISIONS} restores them"
     raise UsageError(why, (), [back, Next("rebase-abort", "forgets the rebase")])
 
 
 def ways(left: Sequence[tuple[str, str]]) -> Sequence[str | Next]:
-    """What may be done about what is `left` undecided, the likeliest first."""
+    """The next steps for the open decisions `left`, the likeliest first."""
     lost = any(": lost: " in text for text, _ in left)
     return [
         *([f"edit in {REBASE}, where git status shows conflicts and git mergetool works"] if left else []),
@@ -185,7 +175,7 @@ def _set_up(order: Order, repo: Repo) -> Rebase:
             with Repo.temporary() as probe:
                 probe.fetch(address(url, offline=offline), commit, branch=branch)
         except NoSource as error:
-            log.warning(f"nobody else may be able to fetch {commit[:12]} from {url}: {error}")
+            log.warning(f"others may not be able to fetch {commit[:12]} from {url}: {error}")
     prepare(repo, decisions.components.values(), base, patched, commit)
     said = {"url": without_secrets(url), "branch": branch, "commit": commit, "date": repo.date(commit)}
     for key, value in (said | {"began": _origin(root)}).items():
@@ -203,15 +193,15 @@ def _set_up(order: Order, repo: Repo) -> Rebase:
 
 
 def _choose(rebase: Rebase, order: Order) -> None:
-    """Add the choices in `order` to `rebase`, and remember them. Raises UsageError for a name that fits nothing."""
+    """Add the choices in `order` to `rebase`, and save them. Raises UsageError for a name that fits none."""
     droppable = [file.name for file in rebase.survey.files if file.merge or not file.path]
     choices = (("add", order.add, rebase.add, rebase.survey.others), ("drop", order.drop, rebase.drop, droppable))
     for what, names, chosen, known in choices:
         for name in names:
             paths = [path for path in known if is_called(path, name)]
             if len(paths) != 1:
-                there = f"there is to {what}: {', '.join(sorted(known)) or 'nothing'}"
-                raise UsageError(f"{name} is not the name of one thing to {what}", next_steps=[there])
+                choice = f"choose from: {', '.join(sorted(known)) or 'none'}"
+                raise UsageError(f"{name} does not name one file to {what}", next_steps=[choice])
             if paths[0] not in chosen:
                 chosen.append(paths[0])
                 rebase.repo.run("config", "--add", f"dsu.{what}", paths[0])
@@ -221,7 +211,7 @@ def _read(root: Path, repo: Repo) -> Rebase:
     lock, decisions = load(root, agreed=False), decided(root)
     pin = Pin(*(_said(repo, key)[0] for key in ("url", "branch", "commit", "date")))
     found = survey(repo, lock, decisions.components.values())
-    # `git rm` there says the same as DROP=.
+    # `git rm` in there counts as DROP=.
     removed = [file.name for file in found.files if file.merge == "gone" and not file.result]
     return Rebase(repo, lock, decisions, pin, found, _said(repo, "add"), [*_said(repo, "drop"), *removed])
 
@@ -231,12 +221,12 @@ def _said(repo: Repo, key: str) -> list[Any]:
 
 
 def _origin(root: Path) -> str:
-    """What a rebase begins from, and has to find again when it ends."""
+    """A hash of what must not change while a rebase is under way."""
     return sha256((root / NAME).read_bytes() + json.dumps(decided(root).components).encode())
 
 
 def _emptied(root: Path) -> Path:
-    """The place beside, where a rebase is set up and removed."""
+    """The empty place where a rebase is set up and removed."""
     place = root / "build" / ".rebase.new"
     shutil.rmtree(place, ignore_errors=True)
     return place
@@ -246,10 +236,10 @@ def _emptied(root: Path) -> Path:
 
 
 def _finish(order: Order, rebase: Rebase) -> tuple[Rebase, Plan]:
-    """Write patches, lock and documents, unless in a dry run. Raises Undecided, HashMismatch for edits in patches/."""
+    """Write patches, lock and documents, except in a dry run. Raises Undecided, and HashMismatch for edited patches."""
     _choose(rebase, order)
     if left := list(rebase.undecided(allow_loss=order.allow_loss)):
-        steps = [Next("rebase", "to resolve that", {"dry_run": None})] if order.dry_run else ways(left)
+        steps = [Next("rebase", "lets you resolve that", {"dry_run": None})] if order.dry_run else ways(left)
         message = "the rebase needs a decision; patches and lock are as they were"
         raise Undecided(message, [text for text, _ in left], steps, rebase.body)
     patches = _patches(order.root, rebase)
@@ -267,7 +257,7 @@ def _finish(order: Order, rebase: Rebase) -> tuple[Rebase, Plan]:
 
 
 def _patches(root: Path, rebase: Rebase) -> Plan:
-    """The patch files for the new pin by name, None for one that goes. Raises HashMismatch for one that was edited."""
+    """The new patch files by name, None for a removed one. Raises HashMismatch for one edited meanwhile."""
     patches: Plan = {}
     edited = []
     for file in rebase.survey.ours:
@@ -281,17 +271,17 @@ def _patches(root: Path, rebase: Rebase) -> Plan:
             header = parse(path.name, old).header | {"Last-Update": date.today().isoformat()}
             new = compose(header, rebase.repo.diff(file.path or "", file.new, file.result))
         patches[path.name] = new
-        # A killed run may have written or removed it already.
+        # A killed run may have written it already.
         if not locked and new != (old or None):
             edited.append(f"{file.name} is not the file that the lock names")
     if edited:
-        step = f"keep a copy of what you wrote; git checkout {PATCHES} gets the locked ones back"
-        raise HashMismatch("patches were changed since the rebase began, and are not overwritten", edited, [step])
+        step = f"keep a copy of your edits; git checkout {PATCHES} restores the locked ones"
+        raise HashMismatch("patches were edited since the rebase began, and are not overwritten", edited, [step])
     return patches
 
 
 def _decisions(root: Path, rebase: Rebase) -> tuple[Decisions, bytes]:
-    """The decisions for the new pin, and pyproject.toml with them."""
+    """The decisions with the new url and branch, and pyproject.toml with them."""
     old, pin = rebase.decisions.upstream, rebase.pin
     head, table, rest = (root / DECISIONS).read_bytes().decode().partition("[tool.vendor.upstream]")
     for was, now in ((old.url, pin.url), (old.branch, pin.branch)):

@@ -1,4 +1,4 @@
-"""Edits in a vendored tree become patches, and patches are dropped: patches, documents and lock, then the manifests."""
+"""Turns edits in a vendored tree into patches, and drops patches."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -21,7 +21,7 @@ from tools.verify import REBASE, vendored
 
 @attrs.frozen
 class Wish:
-    """What is to become of patches. adopt: paths that may get a first one, with a Description. drop: patches to go."""
+    """What to change. adopt: paths that get a first patch, with `description`. drop: patches to remove."""
 
     adopt: Sequence[str] = ()
     description: str | None = None
@@ -29,10 +29,10 @@ class Wish:
 
 
 def refresh(order: Order, wish: Wish, verbs: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
-    """Turn edits in a tree into patches, and drop patches; the paths that changed, and the patches to describe.
+    """Turn edits in a tree into patches, and drop patches; the paths that changed, and patches without a Description.
 
-    A tree keeps what a dropped patch made until it is vendored again. Call it while the project is held. Raises Drift,
-    or UsageError, before anything is written, for what cannot become a patch or would lose another one.
+    The tree keeps the effect of a dropped patch until `vendor` runs. Call it while the project is locked. Raises Drift
+    or UsageError, before anything is written, for an edit that cannot become a patch or would overwrite one.
     """
     if (order.root / REBASE).exists():
         raise UsageError("a rebase is under way", (), [Next("rebase-continue"), Next("rebase-abort", "forgets it")])
@@ -57,16 +57,16 @@ def refresh(order: Order, wish: Wish, verbs: Sequence[tuple[str, str]]) -> tuple
         for part in (part for part in new.components if part.path in records):
             old = records[part.path]
             data = manifest.render(new, part, old)
-            # A tree that still has what a dropped patch made is to be told from an edited one.
+            # With a dropped patch the old manifest stays, so that the patched file does not count as edited.
             if data != old.data and not any(file.folder == part.path for file in dropped):
                 write(tree / part.path / MANIFEST, data)
             for name in python_files(tree / part.path).keys() - {*old.carried, *(file.name for file in part.files)}:
-                log.warning(f"{part.path}/{name} is no pinned file, so no patch can hold it")
+                log.warning(f"{part.path}/{name} is no pinned file, so it cannot have a patch")
     return changed, [f"{PATCHES}/{patch.name}" for patch, *_ in made if not patch.described]
 
 
 def _dropped(lock: Lock, names: Sequence[str]) -> list[PinnedFile]:
-    """The files whose patches `names` call, with or without the folder and `.patch`."""
+    """The files whose patches `names` mean, with or without the folder and `.patch`."""
     found = []
     for name in (f"{name.removesuffix('.patch')}.patch" for name in names):
         files = [file for file in lock.patched if is_called(f"{PATCHES}/{file.patch}", name)]
@@ -77,32 +77,32 @@ def _dropped(lock: Lock, names: Sequence[str]) -> list[PinnedFile]:
 
 
 def _refuse_another_lock(order: Order, files: Sequence[PinnedFile], records: Mapping[str, Manifest]) -> None:
-    """Drift when the tree was made from another lock: a refresh would undo what has changed since."""
+    """Raises Drift for a tree made from another lock: a refresh would undo what has changed since."""
     wrong = []
     for file in files:
         made, wanted = records[file.folder].results.get(file.name), file.result(records[file.folder].extras)
         # A killed run may have written the patch of this very edit.
         if made != wanted and digest(order.tree / file.path) != wanted:
-            wrong.append(f"made of another pin, or with another patch: {file.path}")
+            wrong.append(f"made from another pin, or with another patch: {file.path}")
     if wrong:
-        why = "makes it anew, and keeps copies of edits; then edit again"
-        raise Drift(f"{order.tree} was not made from the lock as it is now", wrong, [Next("vendor", why)])
+        why = "makes it again, and keeps copies of edits; then repeat your edits"
+        raise Drift(f"{order.tree} was made from another lock", wrong, [Next("vendor", why)])
 
 
 def _names(
     lock: Lock, files: Sequence[PinnedFile], texts: Mapping[str, str], records: Mapping[str, Manifest], wish: Wish
 ) -> dict[PinnedFile, str]:
-    """The patch file of each edited file. Raises Drift for edits that no patch is to take."""
+    """The patch file of each edited file. Raises Drift for edits that cannot become patches."""
     names: dict[PinnedFile, str] = {}
     found, empty, first = [], [], []
     taken = {file.patch for file in lock.patched}
     for file in files:
         patched = file.is_patched(records[file.folder].extras)
         if patched and file.path not in texts:
-            found.append(f"{file.path}: as upstream has it, so {file.patch} would be empty")
+            found.append(f"{file.path}: equals upstream's, so {file.patch} would be empty")
             empty.append(file.patch)
         elif file.path in texts and file.patch and not patched:
-            found.append(f"{file.path}: its patch is of the extra {file.extra}, which this tree is without")
+            found.append(f"{file.path}: its patch is of the extra {file.extra}, which this tree does not have")
         elif file.path in texts and not file.patch and file.path not in wish.adopt:
             found.append(f"{file.path}: was edited, and has no patch")
             first.append(file.path)
@@ -122,15 +122,15 @@ def _names(
 def _made(
     order: Order, file: PinnedFile, name: str, base: bytes, text: str, wish: Wish
 ) -> tuple[Patch, bytes, PinnedFile]:
-    """The patch of an edited file, parsed and as bytes, and the file as the lock has it then.
+    """The patch of an edited file, parsed and as bytes, and the file's new entry in the lock.
 
-    A patch file that gives just this edit stays as it is. Raises Drift for another one that the lock does not know.
+    A patch file that already gives this edit stays. Raises Drift for another one that is not as locked.
     """
     if found := faults(file.path, base, (order.tree / file.path).read_bytes()):
-        raise UsageError("what was edited cannot be a patch", found, ["mend it in the tree, then again"])
+        raise UsageError("these edits cannot become a patch", found, ["fix them in the tree, then repeat"])
     path = order.root / PATCHES / name
     if file.patch and not path.exists():
-        # Says how to get it back, and how to drop it.
+        # Raises the error for a missing patch file.
         read_bytes(order.root, file)
     there = path.read_bytes() if path.exists() else b""
     old = parse(name, there) if there else None
@@ -141,13 +141,13 @@ def _made(
         patch, data = old, there
     elif there and sha256(there) != file.patch_sha256:
         steps = (
-            Next("lock", "takes the patch up as it is; make vendor then keeps a copy of the tree's edits"),
-            f"git checkout {PATCHES}/{name}, or moving it away, leaves it to the tree's edits",
+            Next("lock", "uses the patch file; make vendor then keeps a copy of the tree's edits"),
+            f"git checkout {PATCHES}/{name}, or move it away, to use the tree's edits",
         )
-        raise Drift(f"{PATCHES}/{name} was edited and is not locked, so it is not written over", next_steps=steps)
+        raise Drift(f"{PATCHES}/{name} is not as locked, and is not overwritten", next_steps=steps)
     pieces = file.pieces if patch.whole_base is None else ""
     if order.lock.wheels and not pieces and patch.whole_base is None:
-        log.warning(f"an index alone does not give {file.path}; make lock looks for its pieces")
+        log.warning(f"the lock has no pieces of {file.path}; make lock looks for them")
     hashes = {"patch_sha256": sha256(data), "patched": sha256(splice(patch, base))}
     extra = order.lock.decisions.extra_of(name)
     return patch, data, attrs.evolve(file, patch=name, extra=extra, pieces=pieces, **hashes)

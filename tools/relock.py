@@ -1,4 +1,4 @@
-"""Computing the lock from decisions and the real things, and checking that lock, patches and documents are in order."""
+"""Computes upstream.lock (the verb `lock`), and checks lock, patches and documents (the verb `lint`)."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from tools.store import Store
 
 @attrs.frozen
 class Basis:
-    """What a lock is computed from: decisions, the pin, its files (bytes by path), all patches (bytes by file name)."""
+    """The input of a lock: decisions, the pin, its files (bytes by path), and patches (bytes by file name)."""
 
     decisions: Decisions
     pin: Pin
@@ -24,16 +24,15 @@ class Basis:
 
 
 def computed(basis: Basis, old: Lock, store: Store, *, offline: bool = False) -> Lock:
-    """The lock for `basis`; `old`, the one before it, says what is known of the baseline, and of wheels out of reach.
+    """The lock for `basis`. `old` has the baseline, and the wheels where they cannot be downloaded.
 
-    Warns of files that an index alone does not give. Raises NoSource for a wheel or a baseline that is not known and
-    cannot be read, and what is wrong with patches, of all of them at once.
+    Raises NoSource for an unknown baseline or wheel, and UsageError, Undecided or HashMismatch for faulty patches.
     """
     files = basis.files
     patches = {patch.target: patch for patch in each(basis.patches.items(), lambda item: parse(*item))}
     strays = [f"{patch.name}: {path} is no pinned file" for path, patch in patches.items() if path not in files]
     if strays or len(patches) < len(basis.patches):
-        raise UsageError(f"each file in {PATCHES}/ is for a pinned file, and the only one for it", strays)
+        raise UsageError(f"each file in {PATCHES}/ must be the only patch of a pinned file", strays)
     results = dict(each(patches.items(), lambda item: (item[0], splice(item[1], files[item[0]]))))
     _refuse_faults(files, results)
     baseline, others = _baseline(basis, old, offline=offline)
@@ -53,18 +52,17 @@ def computed(basis: Basis, old: Lock, store: Store, *, offline: bool = False) ->
 
 def _refuse_faults(bases: Mapping[str, bytes], results: Mapping[str, bytes]) -> None:
     if found := [line for path, made in results.items() for line in faults(path, bases[path], made)]:
-        raise UsageError("patches make what they may not", found, [Next("refresh", "once mended in the tree")])
+        raise UsageError("patches make files that are not allowed", found, [Next("refresh", "once the tree is fixed")])
 
 
 def _baseline(basis: Basis, old: Lock, *, offline: bool) -> tuple[Pin, Mapping[str, str]]:
-    """The baseline's pin, and the SHA-256 or ABSENT of each path there; asked only for what `old` does not say."""
+    """The baseline's pin, and the SHA-256 or ABSENT of each path; read from its repository only if `old` lacks them."""
     wanted = basis.decisions.baseline
     known = {file.path: file.baseline for file in old.files}
     if (old.baseline.url, old.baseline.commit) == (wanted.url, wanted.commit) and known.keys() >= basis.files.keys():
         return old.baseline, known
-    log.info(f"git {wanted.url}: reading the baseline")
-    place = git.address(wanted.url, offline=offline)
-    found = git.commit(place, wanted.commit, wanted.branch, basis.decisions.components.values())
+    folders = basis.decisions.components.values()
+    found = git.commit(wanted.url, wanted.commit, wanted.branch, folders, offline=offline)
     hashes = {path: sha256(found.files[path]) if path in found.files else ABSENT for path in basis.files}
     return Pin(wanted.url, wanted.branch, found.id, found.date), hashes
 
@@ -72,7 +70,7 @@ def _baseline(basis: Basis, old: Lock, *, offline: bool) -> tuple[Pin, Mapping[s
 def _pieces(
     basis: Basis, paths: Collection[str], old: Lock, *, offline: bool
 ) -> tuple[Mapping[str, str], dict[str, str]]:
-    """The SHA-256 of each wheel that is decided on, and the pieces of each of `paths` that has any."""
+    """The SHA-256 of each wheel in pyproject.toml, and the pieces of each of `paths`, "" for none."""
     known = {name: old.wheels.get(name, "") for name in basis.decisions.wheels}
     if not known:
         return {}, {}
@@ -82,13 +80,13 @@ def _pieces(
         known = found.hashes
         texts = {path: pieces.find(basis.files[path], found.members) or "" for path in sorted(paths)}
     elif all(known.values()):
-        log.warning(f"wheels, and pieces of files that did not change, stay as they are: {'; '.join(found.faults)}")
+        log.warning(f"wheels, and pieces of unchanged files, stay as locked: {'; '.join(found.faults)}")
         before = {(file.path, file.upstream): file.pieces for file in old.files}
         texts = {path: before.get((path, sha256(basis.files[path])), "") for path in sorted(paths)}
     else:
-        raise NoSource("wheels could not be read", found.faults, ["take them out of pyproject.toml"])
+        raise NoSource("wheels could not be read", found.faults, ["remove them from pyproject.toml"])
     if lacking := [path for path, text in texts.items() if not text]:
-        log.warning(f"an index alone does not give {', '.join(lacking)}")
+        log.warning(f"the wheels do not have all of {', '.join(lacking)}")
     return known, texts
 
 
@@ -96,16 +94,15 @@ def _pieces(
 
 
 def relock(root: Path, store: Store, upstream: str | None, verbs: Sequence[tuple[str, str]]) -> list[str]:
-    """Compute the lock anew, write it and the documents; the paths that changed. Call it while the project is held.
+    """Compute and write the lock and the documents; the paths that changed. Call it while the project is locked.
 
-    upstream: another place for the pin. Raises NoSource, UsageError for a patch file that is gone, and what `computed`
-    raises.
+    upstream: another place to read the pin from. Raises UsageError for a missing patch file, and as `computed` does.
     """
     decisions, old = decided(root), load(root, agreed=False)
     patches = {path.name: path.read_bytes() for path in sorted((root / PATCHES).glob("*.patch"))}
     if gone := [file.patch for file in old.patched if file.patch not in patches]:
-        steps = (f"git checkout {PATCHES} gets them back", Next("refresh", "drops them", {"drop": " ".join(gone)}))
-        raise UsageError("patches that the lock names are not there", gone, steps)
+        steps = (f"git checkout {PATCHES} restores them", Next("refresh", "drops them", {"drop": " ".join(gone)}))
+        raise UsageError("patches that the lock names are missing", gone, steps)
     pin, files = _at_pin(root, decisions, old, store, upstream)
     return change.write_all(root, change.Change(computed(Basis(decisions, pin, files, patches), old, store)), verbs)
 
@@ -113,18 +110,16 @@ def relock(root: Path, store: Store, upstream: str | None, verbs: Sequence[tuple
 def _at_pin(
     root: Path, decisions: Decisions, old: Lock, store: Store, upstream: str | None
 ) -> tuple[Pin, dict[str, bytes]]:
-    """The pin, and the bytes by path of the files that `old` lists there; of a component that it lacks, all."""
+    """The pin, and its files that `old` lists (bytes by path); all files of a new component."""
     wanted, folders = decisions.upstream, decisions.components.values()
-    place = git.address(upstream or wanted.url, offline=False)
-    log.info(f"git {place}: reading the pin")
     try:
-        found = git.commit(place, old.pin.commit, wanted.branch, folders)
+        found = git.commit(upstream or wanted.url, old.pin.commit, wanted.branch, folders, offline=False)
     except NoSource as error:
         if old.pin.url != wanted.url or {*folders} - {*old.decisions.components.values()}:
-            step = "another repository is followed by make rebase URL=... TO=..., which writes its url itself"
+            step = "to follow another repository, run make rebase URL=... TO=...; it writes the url"
             raise attrs.evolve(error, next_steps=(step, *error.next_steps)) from error
-        log.warning(f"{error}; so the pinned files are taken by their hashes")
-        return old.pin, sources.pinned(old, root, old.files, store, upstream).files
+        log.warning(f"{error}; the pinned files are found by their hashes instead")
+        return old.pin, sources.pinned(old, root, old.files, store, upstream, offline=False).files
     listed = {file.path for file in old.files}
     files: dict[str, bytes] = {}
     for folder in folders:
@@ -136,17 +131,17 @@ def _at_pin(
 
 
 def lint(root: Path, lock: Lock, store: Store, verbs: Sequence[tuple[str, str]]) -> list[str]:
-    """Check `lock`, its patches and the documents, offline; the files whose bytes are not at hand to try a patch on.
+    """Check `lock`, its patches and the documents, offline; the files that are not in the store to try a patch on.
 
-    Raises Drift for stale documents and unknown patch files, UsageError for a patch without a Description, and what
-    reading and applying a patch raises.
+    Raises Drift for stale documents and unknown patch files, UsageError for a patch without a Description, and as
+    reading and applying a patch does.
     """
     names = {file.patch for file in lock.patched}
     if strays := [path.name for path in (root / PATCHES).glob("*.patch") if path.name not in names]:
-        raise Drift("patch files that the lock does not name", strays, [Next("lock", "takes them up")])
+        raise Drift("patch files that the lock does not name", strays, [Next("lock", "adds them")])
     patches = apply.read_patches(root, lock.files)
     if unwritten := [f"{PATCHES}/{patch.name}" for patch in patches.values() if not patch.described]:
-        raise UsageError("a Description is still to be written", unwritten, [Next("lock", "once it is")])
+        raise UsageError("patches have no Description yet", unwritten, [Next("lock", "once you wrote it")])
     found = {file: patches[file.path].whole_base or store.get(file.upstream) for file in lock.patched}
     bases = {file.path: base for file, base in found.items() if base is not None}
     tried = [file for file in found if file.path in bases]

@@ -1,8 +1,9 @@
-"""The only place that prints: results on standard output, all else on standard error."""
+"""Prints everything: results to standard output, all else to standard error."""
 
 import json
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,15 +19,21 @@ from tools.errors import Next, ToolError, log
 from tools.lock import without_secrets
 
 JSON_SCHEMA = 2
-# Set by the Makefile: next steps are then its targets.
+# Set by the Makefile; next steps are then make commands.
 BY_MAKE = "DSU_PATCHES_BY_MAKE"
-# None: on a terminal. See https://no-color.org.
+# Words that are coloured.
+_WORDS = re.compile(
+    r"^(?P<cyan>next:)|^(?P<yellow>warning:)|"
+    r"(?P<red>^error:|^to decide:|\b(?:modified|missing|incomplete|edited|conflicts|gone upstream|lost)\b)|"
+    r"(?P<green>\b(?:as locked|nothing to do|applies as it is|merges cleanly|already upstream)\b)"
+)
+# None: only on a terminal. See https://no-color.org.
 _COLOURED = False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
 
 
 @dataclass
 class Show:
-    """Shows one run. takes: the options of each verb; verb, given: what the user asked for, with options by name."""
+    """Prints for one run. takes: options of each verb. verb, given: the user's verb and options."""
 
     json: bool
     takes: Mapping[str, Sequence[str]]
@@ -36,21 +43,21 @@ class Show:
     def result(
         self, body: Mapping[str, Any], *lines: str, diff: str = "", next_steps: Sequence[str | Next] = (), code: int = 0
     ) -> int:
-        """The result on standard output, `body` as JSON if that was asked for, else all the rest; returns `code`."""
+        """Print the result: `body` with --json, else lines, next steps and diff. Returns `code`."""
         if self.json:
             self._document(body, code)
         else:
             for line in [*lines, *(f"next: {step}" for step in self._commands(next_steps))]:
-                click.echo(_visible(line))
+                click.echo(_styled(line), color=_COLOURED)
             _show_diff(diff)
         return code
 
     def error(self, error: ToolError) -> int:
-        """`error` on standard error, with --json on standard output too; its exit code."""
+        """Print `error` to standard error, and with --json to standard output too. Returns its exit code."""
         steps = self._commands(error.next_steps)
-        _say(click.style("error: ", fg="red", bold=True) + _visible(error.message))
-        for line in [*(f"  {line}" for line in error.findings), *(f"next: {step}" for step in steps)]:
-            _say(_visible(line))
+        findings = [f"  {line}" for line in error.findings]
+        for line in [f"error: {error.message}", *findings, *(f"next: {step}" for step in steps)]:
+            _say(line)
         if self.json:
             body: dict[str, object] = {"error": error.message, "details": error.findings, "next": steps}
             with suppress(OSError):
@@ -61,7 +68,7 @@ class Show:
         return [step if isinstance(step, str) else self._command(step) for step in steps]
 
     def _command(self, step: Next) -> str:
-        """The command of `step`, as make or Python takes it, with the options that the user gave and the verb takes."""
+        """`step` as a command for make or Python, with those of the user's options that its verb takes."""
         verb = step.verb or self.verb
         given = {name: value for name, value in self.given.items() if name in self.takes[verb]}
         by_make = BY_MAKE in os.environ
@@ -69,10 +76,8 @@ class Show:
         for name, value in (given | dict(step.options)).items():
             if value:
                 text = shlex.quote(" ".join(value) if isinstance(value, tuple) else str(value))
-                if by_make:
-                    words.append(f"{name.upper()}={1 if value is True else text}")
-                else:
-                    words.append(f"--{name.replace('_', '-')}" + ("" if value is True else f" {text}"))
+                option = f"--{name.replace('_', '-')}" + ("" if value is True else f" {text}")
+                words.append(f"{name.upper()}={1 if value is True else text}" if by_make else option)
         return " ".join(words) + (f"  # {step.why}" if step.why else "")
 
     def _document(self, body: Mapping[str, Any], code: int) -> None:
@@ -81,34 +86,39 @@ class Show:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines for `rows` of cells, with two blanks between columns; a row may be short, and none is cut."""
+    """`rows` of cells as lines, in columns."""
     widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
 
 
 def listen() -> None:
-    """Show progress and warnings on standard error from now on."""
+    """Print progress and warnings to standard error from now on."""
     log.handlers = [_Lines()]
     log.setLevel(logging.INFO)
     if isinstance(sys.stdout, TextIOWrapper):
-        # A letter that a terminal does not know is no reason to stop.
+        # Letters that the terminal lacks must not stop the run.
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        _say(_visible(("warning: " if record.levelno >= logging.WARNING else "") + record.getMessage()))
+        _say(("warning: " if record.levelno >= logging.WARNING else "") + record.getMessage())
 
 
 def _visible(text: str) -> str:
-    """`text` as a terminal may be given it: others' control characters written out, and no password in a URL."""
+    """`text` with control characters escaped, and without passwords in URLs."""
     shown = (char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
     return without_secrets("".join(shown))
 
 
+def _styled(text: str) -> str:
+    """`_visible(text)` with colours; click removes them where there is no terminal."""
+    return _WORDS.sub(lambda found: click.style(found[0], fg=found.lastgroup), _visible(text))
+
+
 def _show_diff(text: str) -> None:
     if not (sys.stdout and sys.stdout.isatty()):
-        # Byte for byte, as for a file that git is to apply.
+        # Unchanged bytes, so that git can apply it.
         click.echo(text.encode(errors="surrogateescape"), nl=False)
         return
     colours = {"+": "green", "-": "red", "@": "cyan"}
@@ -117,6 +127,6 @@ def _show_diff(text: str) -> None:
 
 
 def _say(text: str) -> None:
-    # That nobody is there to read is no reason to stop.
+    # A closed standard error must not stop the run.
     with suppress(OSError):
-        click.echo(text, err=True, color=_COLOURED)
+        click.echo(_styled(text), err=True, color=_COLOURED)

@@ -1,19 +1,20 @@
-"""Where pinned bytes can be had: patches that hold them, a repository, per-file URLs, a package index.
+"""Gets the pinned files from any source: patches, git, URLs of single files, a package index.
 
-Any place may serve a file; only its SHA-256 admits it, and `pinned` is where that is decided.
+A file is accepted for its SHA-256 alone, wherever it comes from.
 """
 
 import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from tools import git, pieces
@@ -23,19 +24,17 @@ from tools.lock import PATCHES, Lock, PinnedFile, without_secrets
 from tools.patch import parse
 from tools.store import Store
 
-# Seconds that a host may take to connect, and between two bytes.
+# Seconds to connect to a host, and between two bytes from it.
 _PATIENCE = (3.0, 5.0)
-_LARGEST = 4 * 1024 * 1024
-# Seconds for one wheel.
-_PIP = 40
+# Seconds for a whole file, and for pip to get one wheel.
+_FILE, _PIP = 10, 40
 Answers = Iterator[tuple[PinnedFile, bytes | str]]
 
 
 class Source(NamedTuple):
-    """A place that may hold pinned bytes. local: it works without a network.
+    """A place that may have pinned files. local: it needs no network.
 
-    serve: gives what may be the bytes of files that are wanted, or says why there are none. It raises NoSource when it
-    cannot be asked for anything more.
+    serve: yields each wanted file with bytes, or with the reason why there are none. Raises NoSource to give up.
     """
 
     name: str
@@ -44,11 +43,11 @@ class Source(NamedTuple):
 
 
 def from_patches(root: Path) -> Source:
-    """Patches below `root` that remove every line of their file, and so hold it."""
+    """Patches that remove every line of their file, and so contain it."""
 
     def serve(wanted: Sequence[PinnedFile]) -> Answers:
         for file in wanted:
-            # Whoever reads the patch to apply it says what is wrong with it.
+            # A faulty patch is reported where it is applied.
             with suppress(OSError, ToolError):
                 patch = parse(file.patch, (root / PATCHES / file.patch).read_bytes())
                 if patch.whole_base is not None:
@@ -58,7 +57,7 @@ def from_patches(root: Path) -> Source:
 
 
 def from_git(name: str, place: str, lock: Lock) -> Source:
-    """The pinned commit of a repository or bundle, by path or URL."""
+    """The pinned commit of a repository or bundle at `place`, a path or URL."""
 
     def serve(wanted: Sequence[PinnedFile]) -> Answers:
         try:
@@ -78,7 +77,7 @@ def from_git(name: str, place: str, lock: Lock) -> Source:
 
 
 def from_folder(name: str, folder: Path) -> Source:
-    """A folder laid out as upstream's work tree, such as an unpacked archive."""
+    """A folder with upstream's files, such as an unpacked archive."""
 
     def serve(wanted: Sequence[PinnedFile]) -> Answers:
         for file in wanted:
@@ -91,7 +90,7 @@ def from_folder(name: str, folder: Path) -> Source:
 
 
 def from_urls(template: str, commit: str) -> Source:
-    """One URL a file, from a template with {commit}, {path} and {sha256}."""
+    """One URL for each file, from a template with {commit}, {path} and {sha256}."""
 
     def serve(wanted: Sequence[PinnedFile]) -> Answers:
         import requests
@@ -99,7 +98,7 @@ def from_urls(template: str, commit: str) -> Source:
         from urllib3.exceptions import HTTPError
         from urllib3.util import Retry
 
-        # A host may ask us to come back in an hour; the next source is there now.
+        # A host may say "retry in an hour"; the next source answers now.
         busy = (429, 500, 502, 503, 504)
         retry = Retry(2, 0, 0, status_forcelist=busy, backoff_factor=0.3, respect_retry_after_header=False)
         with requests.Session() as session:
@@ -111,24 +110,34 @@ def from_urls(template: str, commit: str) -> Source:
                 try:
                     with session.get(url.replace("{path}", quote(file.path)), timeout=_PATIENCE, stream=True) as answer:
                         good = answer.status_code == 200
-                        yield file, answer.raw.read(_LARGEST) if good else f"answered {answer.status_code}"
+                        yield file, _body(answer.raw) if good else f"answered {answer.status_code}"
                 except (OSError, ValueError, HTTPError) as error:
-                    # The host itself is in trouble: asking for each other file would cost minutes.
+                    # The host does not work; asking for every other file would take minutes.
                     why = str(error).rpartition(": ")[2].strip("'\")")
                     raise NoSource(f"{type(error).__name__}: {why[:200]}") from error
 
     return Source(f"raw {urlsplit(template).netloc}", False, serve)
 
 
+def _body(raw: Any) -> bytes:
+    """The body of an answer, cut off at pieces.LARGEST. Raises ValueError when it takes longer than _FILE."""
+    data, until = b"", time.monotonic() + _FILE
+    while len(data) < pieces.LARGEST and (more := raw.read1(pieces.LARGEST - len(data))):
+        data += more
+        if time.monotonic() > until:
+            raise ValueError(f"not done after {_FILE} s")
+    return data
+
+
 def from_index(wheels: Mapping[str, str]) -> Source:
-    """Wheels (SHA-256 by NAME==VERSION) of the package index that pip is configured for: files are pieces of them."""
+    """Wheels (SHA-256 by NAME==VERSION) of pip's package index; files are built from pieces of them."""
 
     def serve(wanted: Sequence[PinnedFile]) -> Answers:
         found = download(wheels)
         for file in wanted:
             try:
                 text = file.pieces
-                yield file, pieces.assemble(text, found.members) if text else "no pieces are listed"
+                yield file, pieces.assemble(text, found.members) if text else "the lock lists no pieces"
             except ValueError as error:
                 yield file, "; ".join(found.faults) or str(error)
 
@@ -137,7 +146,7 @@ def from_index(wheels: Mapping[str, str]) -> Source:
 
 @dataclass(frozen=True)
 class Wheels:
-    """Downloaded wheels: SHA-256 by NAME==VERSION, their Python files by member, and what is wrong with any."""
+    """Downloaded wheels: SHA-256 by NAME==VERSION, Python files by member, and faults."""
 
     hashes: dict[str, str] = field(default_factory=dict)
     members: dict[str, bytes] = field(default_factory=dict)
@@ -145,7 +154,7 @@ class Wheels:
 
 
 def download(wheels: Mapping[str, str]) -> Wheels:
-    """The wheels NAME==VERSION as the user's pip gets them; one of another SHA-256, where one is given, is a fault."""
+    """Download wheels with the user's pip; a wrong SHA-256 is a fault ("" takes any)."""
     found = Wheels()
     with tempfile.TemporaryDirectory(prefix="vendor-") as folder, ThreadPoolExecutor() as pool:
         for wheel, answer in zip(wheels, pool.map(lambda wheel: _pip(wheel, Path(folder, wheel)), wheels), strict=True):
@@ -163,9 +172,9 @@ def download(wheels: Mapping[str, str]) -> Wheels:
 
 
 def _pip(wheel: str, to: Path) -> bytes | str:
-    """The bytes of a wheel, which pip puts into the folder `to`, or why there are none."""
+    """The bytes of a wheel that pip downloads to the folder `to`, or why there are none."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
-    # pip's own patience is 15 s a try and five retries; with a dead index that is minutes.
+    # By default pip tries six times for 15 s each, which takes minutes with a dead index.
     command += ["--retries", "1", "--timeout", "6", "--no-deps", "--only-binary=:all:", "--ignore-requires-python"]
     command += ["--dest", str(to), wheel]
     try:
@@ -175,7 +184,7 @@ def _pip(wheel: str, to: Path) -> bytes | str:
     if not done.returncode:
         return next(to.glob("*.whl")).read_bytes()
     lines = without_secrets(done.stderr).splitlines() or ["pip did not say why"]
-    # "ERROR: Exception:" stands before a traceback, whose last line says it.
+    # After "ERROR: Exception:" comes a traceback, whose last line has the reason.
     errors = [line for line in lines if re.match("ERROR: (?!Exception:)", line)]
     return (errors or lines)[-1].removeprefix("ERROR: ")
 
@@ -184,7 +193,7 @@ def _pip(wheel: str, to: Path) -> bytes | str:
 
 
 def sources_for(lock: Lock, root: Path, upstream: str | None = None) -> list[Source]:
-    """The sources in the order in which they are asked. Raises UsageError as `given` does."""
+    """The sources, in the order that they are asked in. Raises UsageError as `given` does."""
     repository = on_github(lock.pin.url)
     templates = [text for text in lock.decisions.raw if repository or "{repository}" not in text]
     return [
@@ -197,23 +206,23 @@ def sources_for(lock: Lock, root: Path, upstream: str | None = None) -> list[Sou
 
 
 def given(upstream: str, lock: Lock) -> Source:
-    """The source that UPSTREAM= names. Raises UsageError for a path that does not exist, or that holds no upstream."""
+    """The source that UPSTREAM= names. Raises UsageError for a path that does not exist or has none of its files."""
     name = f"UPSTREAM {without_secrets(upstream)}"
     path = git.local(upstream)
-    # host:path is SSH's; a single letter before the colon is a drive of Windows.
+    # SSH has host:path; Windows has drives with one letter.
     if not path and re.match(r"[^/\\:]{2,}:", upstream):
         return from_git(name, upstream, lock)
     if path and (path.is_file() or (path / ".git").exists() or (path / "HEAD").is_file()):
         return from_git(name, str(path), lock)
     if path and any((path / folder).is_dir() for folder in lock.decisions.components.values()):
         return from_folder(name, path)
-    why = f"{path} is no repository, and has no component" if path else f"{upstream}: there is no such path"
+    why = f"{path} is no repository, and has no component" if path else f"{upstream} does not exist"
     takes = "UPSTREAM= takes a repository, a bundle, a folder with upstream's files, or a URL"
     raise UsageError(why, next_steps=[takes])
 
 
 def on_github(url: str) -> str | None:
-    """OWNER/NAME of a repository on GitHub; None for one that is elsewhere."""
+    """OWNER/NAME of a repository on GitHub, else None."""
     host = r"(?:https?://|ssh://git@|git@)github\.com[/:]"
     found = re.fullmatch(host + r"([\w.-]+/[\w.-]+?)(?:\.git)?/?", without_secrets(url))
     return found[1] if found else None
@@ -224,30 +233,23 @@ def on_github(url: str) -> str | None:
 
 @dataclass(frozen=True)
 class Pinned:
-    """Pinned bytes by path, and the source of each."""
+    """Pinned files: bytes by path, and the source of each."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
-        """How many files came from where, such as "10 from the store, 4 from index"."""
+        """Files per source, such as "10 from the store, 4 from index"."""
         return ", ".join(f"{count} from {origin}" for origin, count in Counter(self.origins.values()).items())
 
 
 def pinned(
-    lock: Lock,
-    root: Path,
-    files: Iterable[PinnedFile],
-    store: Store,
-    upstream: str | None = None,
-    *,
-    offline: bool = False,
+    lock: Lock, root: Path, files: Iterable[PinnedFile], store: Store, upstream: str | None = None, *, offline: bool
 ) -> Pinned:
-    """The bytes of all `files` from the store, then from the sources in order, until every hash is met.
+    """The bytes of all `files`, from the store and then from each source in turn; wrong bytes are reported.
 
-    Bytes that fail their hash are reported and are the next source's turn. Raises NoSource for files that are missing
-    then, and UsageError for an `upstream` that is none.
+    Raises NoSource for files that no source has, and UsageError as `given` does.
     """
     found, missing, said = Pinned(), [], []
     for file in files:
@@ -264,15 +266,15 @@ def pinned(
     if missing:
         steps = [Next("vendor", "asks the network", {"offline": None})] if offline else []
         raise NoSource(
-            f"{len(missing)} of {len(missing) + len(found.files)} pinned files could not be had",
-            [*(f"missing: {file.path}" for file in sorted(missing, key=lambda file: file.path)), *said],
-            [*steps, Next("vendor", "asks a copy of upstream that you have", {"upstream": "PATH"})],
+            f"{len(missing)} of {len(missing) + len(found.files)} pinned files were not found",
+            [*sorted(f"missing: {it.path}" for it in missing), *said],
+            [*steps, Next("vendor", "uses your own copy of upstream", {"upstream": "PATH"})],
         )
     return found
 
 
 def _ask(source: Source, wanted: Sequence[PinnedFile], found: Pinned, store: Store) -> list[str]:
-    """Take up in `found` and `store` what `source` has of `wanted`; a line for each reason why it has not all."""
+    """Add to `found` and `store` what `source` has of `wanted`; a line for each reason that files are missing."""
     if source.name != "patches":
         log.info(f"{source.name}: asking for {len(wanted)} files")
     refusals: dict[str, list[str]] = {}

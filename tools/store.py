@@ -1,7 +1,4 @@
-"""The local content-addressed cache of bytes that passed their hash, and of copies of edits that were replaced.
-
-Entries lie at <root>/sha256/<2 hex>/<62 hex>. Nothing here is trusted: a read goes through the hash again.
-"""
+"""The store: a local cache of files, and of copies of replaced edits, by SHA-256. Every read checks the hash."""
 
 import os
 from pathlib import Path
@@ -13,7 +10,7 @@ ENV = "DSU_PATCHES_STORE"
 
 
 class Store:
-    """A store below `root`; by default below what DSU_PATCHES_STORE names, or the user's cache folder."""
+    """The store at `root`, by default at DSU_PATCHES_STORE or in the user's cache folder."""
 
     def __init__(self, root: Path | None = None) -> None:
         if named := root or os.environ.get(ENV):
@@ -25,30 +22,30 @@ class Store:
         self._writable = True
 
     def path(self, digest: str) -> Path:
-        """Where the entry with this SHA-256 lies, or would lie."""
+        """The place of the file with this SHA-256, by its first two and the other hex digits."""
         return self.root / "sha256" / digest[:2] / digest[2:]
 
     def get(self, digest: str) -> bytes | None:
-        """The bytes with this SHA-256, or None. An entry that fails its hash is dropped with a warning."""
+        """The bytes with this SHA-256, or None. A damaged file is removed with a warning."""
         path = self.path(digest)
         try:
             if not path.is_file():
                 return None
             if sha256(data := path.read_bytes()) == digest:
                 return data
-            log.warning(f"store entry dropped, its bytes have another hash: {path}")
+            log.warning(f"damaged file removed from the store: {path}")
             path.unlink(missing_ok=True)
         except OSError as error:
-            log.warning(f"store entry cannot be read or dropped: {path}: {error.strerror}")
+            log.warning(f"file in the store cannot be read or removed: {path}: {error.strerror}")
         return None
 
     def put(self, data: bytes) -> Path | None:
-        """Keep `data`; its path, or None (with one warning a run) where the store cannot be written."""
+        """Keep `data`; its path, or None (with one warning) where the store cannot be written."""
         path = self.path(sha256(data))
         try:
             if not path.is_file() or path.read_bytes() != data:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                # Of this process alone: two runs may put the same bytes at once.
+                # Another run may put the same bytes at the same time.
                 write(path, data, self.root / f".{os.getpid()}.new")
         except OSError as error:
             if self._writable:

@@ -1,4 +1,4 @@
-"""The main job: pinned bytes, patched, verified, renamed in, and recorded; and taking it back."""
+"""Vendors components: gets pinned files, patches them and puts them in place; `clean` takes them back."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from tools.verify import check
 
 @attrs.frozen
 class Order:
-    """What to vendor, and where to. force: others' files in the way are replaced, once copies are kept."""
+    """What to vendor, and where. force: replace others' files that are in the way, and keep copies."""
 
     root: Path
     lock: Lock
@@ -33,17 +33,17 @@ class Order:
 
 
 def vendor(order: Order) -> str | None:
-    """Make the components of a tree what the lock and the patches say; where the bytes came from, None for no change.
+    """Make components of a tree what the lock says; where the files came from, or None for nothing to do.
 
-    With nothing to do, no network is asked. Raises, before anything is written, NoSource, Undecided, HashMismatch,
-    and Drift or UsageError for what is in the way; OSError from the disk.
+    Raises NoSource, Undecided and HashMismatch, Drift or UsageError for files in the way, and OSError. A component
+    stays as it was then.
     """
     files = [file for part in order.components for file in part.files]
-    # A patch file that is not what the lock names is said also where the tree is right.
+    # A changed patch file is an error even where the tree is right.
     patches = apply.read_patches(order.root, files)
     if not _wrong(order):
         return None
-    # With nothing to do, what reaches a network is not even loaded.
+    # Loading this takes time, so not with nothing to do.
     from tools import sources
 
     pinned = sources.pinned(order.lock, order.root, files, order.store, order.upstream, offline=order.offline)
@@ -53,7 +53,7 @@ def vendor(order: Order) -> str | None:
         wrong = _wrong(order)
         foreign = [line for part in wrong for line in _foreign(order, part)]
         if foreign and not order.force:
-            why = "leaves those beside ours as they are, and replaces the others, of which copies are kept in the store"
+            why = "leaves those beside ours, and replaces the others; the store keeps copies"
             text = f"{order.tree} holds Python files that this tool did not make, so nothing was written"
             raise Drift(text, foreign, [Next("vendor", why, {"force": True})])
         for part in wrong:
@@ -62,7 +62,7 @@ def vendor(order: Order) -> str | None:
 
 
 def _wrong(order: Order) -> list[Component]:
-    """The components that are not what they are to become."""
+    """The components that are not as locked."""
     return [part for part in order.components if check(order.tree, order.lock, [part], order.extras)]
 
 
@@ -73,17 +73,17 @@ def _recover(place: Path, components: Sequence[Component]) -> None:
 
 
 def _known(component: Component) -> set[str]:
-    """The SHA-256 of all that can be had again."""
+    """The SHA-256 of upstream's files and ours, which need no copy."""
     return {hash_ for file in component.files for hash_ in (file.upstream, file.patched)}
 
 
 def _foreign(order: Order, component: Component) -> list[str]:
-    """The Python files in a component's folder that are not ours, nor recorded. UsageError for what is no file."""
+    """The Python files in a component's folder that are neither ours nor recorded. Raises UsageError for folders."""
     folder = order.tree / component.path
     old, there = manifest.read(folder), tree.python_files(folder)
     ours = [file.name for file in component.files]
     if odd := [f"{component.path}/{name}" for name in ours if name not in there and lexists(folder / name)]:
-        raise UsageError("what is in the way is no regular file", odd, ["move it away"])
+        raise UsageError("these are in the way, and are no regular files", odd, ["move it away"])
     lines = []
     for name in sorted(there.keys() - old.results - {*old.carried}):
         if digest(there[name]) not in _known(component):
@@ -92,7 +92,7 @@ def _foreign(order: Order, component: Component) -> list[str]:
 
 
 def _install(order: Order, component: Component, made: Mapping[str, bytes]) -> None:
-    """Rename the component in, with others' files beside ours; what ours replace is recorded, and kept in the store."""
+    """Put the component in place; others' files stay beside ours, or are recorded and copied to the store."""
     folder = order.tree / component.path
     old = manifest.read(folder)
     there = {name: path.read_bytes() for name, path in tree.python_files(folder).items()}
@@ -107,18 +107,18 @@ def _install(order: Order, component: Component, made: Mapping[str, bytes]) -> N
 
 
 def _keep(where: str, data: bytes, what: str, store: Store) -> None:
-    """Copy to the store what is to go, and say so. Raises Drift where that cannot be."""
+    """Copy a file that goes to the store, with a warning. Raises Drift where the store cannot be written."""
     if (kept := store.put(data)) is None:
-        step = "move it away, or name a store that can be written: DSU_PATCHES_STORE=folder"
-        raise Drift(f"{where} has other bytes, and the store cannot keep a copy: it was not {what}", (), [step])
-    log.warning(f"{where} had other bytes and is {what}; a copy is kept: {kept}")
+        step = "move it away, or choose a writable store with DSU_PATCHES_STORE=folder"
+        raise Drift(f"{where} is not {what}, since the store cannot keep a copy of it", (), [step])
+    log.warning(f"{where} is {what}; a copy is kept: {kept}")
 
 
 def clean(lock: Lock, place: Path, store: Store, *, force: bool = False) -> tuple[list[str], list[str]]:
-    """Remove what we made from the tree `place`, put back what it had replaced, and leave everything else.
+    """Remove our files from the tree `place`, and put back those that they replaced; the paths of both.
 
-    The paths of files that were removed, and of others' that were put back. Raises Drift for edits, which `force`
-    removes once copies are kept.
+    Raises Drift for edits, which `force` removes with copies in the store, and for replaced files that the store lacks;
+    with `force`, our files stay in their place.
     """
     removed: list[str] = []
     restored: list[str] = []
@@ -131,9 +131,15 @@ def clean(lock: Lock, place: Path, store: Store, *, force: bool = False) -> tupl
         edited = [path for path, hash_ in ours.items() if digest(place / path) not in (None, hash_)]
         if edited and not force:
             steps = [Next("refresh", "turns them into patches")]
-            steps.append(Next("clean", "removes them too, and keeps copies in the store", {"force": True}))
+            steps.append(Next("clean", "removes them too; the store keeps copies", {"force": True}))
             text = f"{place} holds edits, so nothing was removed"
             raise Drift(text, [f"edited: {path}" for path in edited], steps)
+        replaced = {f"{path}/{name}": hash_ for path, it in records.items() for name, hash_ in it.replaced.items()}
+        lost = [path for path, hash_ in replaced.items() if (place / path).exists() and store.get(hash_) is None]
+        if lost and not force:
+            leave = Next("clean", "leaves our files there", {"force": True})
+            text = f"the store {store.root} has no copies of the replaced files, so nothing was removed"
+            raise Drift(text, [f"no copy: {path}" for path in lost], ["git checkout restores tracked ones", leave])
         for path in edited:
             _keep(path, (place / path).read_bytes(), "removed", store)
         for path, record in records.items():
@@ -142,7 +148,7 @@ def clean(lock: Lock, place: Path, store: Store, *, force: bool = False) -> tupl
                 removed += [f"{path}/{name}" for name in [*(record.results.keys() - stays), tree.MANIFEST]]
                 restored += [f"{path}/{name}" for name in back]
                 if not stays:
-                    # What Python compiled from our files would keep the folder there.
+                    # Python's cache of our files would keep the folder there.
                     shutil.rmtree(place / path / "__pycache__", ignore_errors=True)
                 tree.swap(place / path, stays)
     for component in lock.components:
@@ -154,7 +160,7 @@ def clean(lock: Lock, place: Path, store: Store, *, force: bool = False) -> tupl
 
 
 def _staying(folder: Path, record: Manifest, store: Store) -> tuple[dict[str, bytes], list[str]]:
-    """Others' files, bytes by name, that stay in a component's folder; the names of those that come back."""
+    """Others' files in a component's folder (bytes by name), and the names of those that are put back."""
     there = tree.python_files(folder)
     stays = {name: path.read_bytes() for name, path in there.items() if name not in record.results}
     back = []
@@ -164,5 +170,5 @@ def _staying(folder: Path, record: Manifest, store: Store) -> tuple[dict[str, by
             back.append(name)
         elif name not in stays and name in there:
             stays[name] = there[name].read_bytes()
-            log.warning(f"{folder / name} stays as we made it: the store has no copy of what was there before")
+            log.warning(f"{folder / name} stays as it is: the store has no copy of the file that it replaced")
     return stays, back

@@ -1,4 +1,4 @@
-"""What of a tree is not what the lock says, and how things stand at a glance. Offline; reads, never writes."""
+"""Compares a tree with the lock, and computes what `status` shows. Asks no network, and writes nothing."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,17 +14,17 @@ from tools.lock import Component, Lock
 from tools.store import Store
 from tools.tree import MANIFEST, leftovers, python_files
 
-# Where a rebase that waits for a decision stands, below the project.
+# The folder of a rebase that waits for a decision.
 REBASE = "build/rebase"
-_NO_MANIFEST = "is not there"
+_NO_MANIFEST = "missing"
 
 
 @attrs.frozen
 class Finding:
-    """One thing that is off.
+    """A difference between a tree and the lock. path: below the tree.
 
     kind: `modified`, `missing`, `extra` (a Python file that is neither pinned nor recorded), or `incomplete` (no
-    component, no manifest or one of another lock, remains of a killed run). path is below the tree.
+    component, a missing or outdated manifest, or leftovers of a killed run).
     """
 
     kind: str
@@ -33,7 +33,7 @@ class Finding:
 
     @property
     def foreign(self) -> bool:
-        """Whether it may be about somebody's file, which `vendor` stops for."""
+        """Whether `vendor` would stop for it, since the file may be somebody's."""
         return self.kind == "extra" or self.detail == _NO_MANIFEST
 
     def __str__(self) -> str:
@@ -41,13 +41,12 @@ class Finding:
 
 
 def vendored(tree: Path, component: Component) -> bool:
-    """Whether `component` was vendored to `tree`, or a run was killed while it was."""
+    """Whether `tree` has `component`, or leftovers of a killed run."""
     return (tree / component.path / MANIFEST).exists() or bool(leftovers(tree / component.path))
 
 
-def expected(tree: Path, components: Iterable[Component], *, named: bool = False) -> list[Component]:
-    """What a check of `tree` is about: all `components` when they were named, else those vendored there, if any are."""
-    components = list(components)
+def expected(tree: Path, components: Sequence[Component], *, named: bool = False) -> Sequence[Component]:
+    """The components to check: all when `named`, else those that `tree` has, or all where it has none."""
     here = [part for part in components if vendored(tree, part)]
     return components if named or not here else here
 
@@ -55,10 +54,9 @@ def expected(tree: Path, components: Iterable[Component], *, named: bool = False
 def check(
     tree: Path, lock: Lock, components: Iterable[Component], extras: Sequence[str] | None = None
 ) -> list[Finding]:
-    """Compare `components` of `tree` with `lock`. Raises OSError from the disk.
+    """Compare `components` of `tree` with `lock`. Raises OSError, and Drift for a manifest that is not ours.
 
-    extras: those that the tree should have, by default those that its manifests name. Raises Drift for a manifest that
-    is not ours.
+    extras: those that the tree should have, by default those in its manifests.
     """
     return [finding for part in components for finding in _component(tree, lock, part, extras)]
 
@@ -66,9 +64,9 @@ def check(
 def _component(tree: Path, lock: Lock, component: Component, extras: Sequence[str] | None) -> Iterator[Finding]:
     folder = tree / component.path
     for path in leftovers(folder):
-        yield Finding("incomplete", path.relative_to(tree).as_posix(), "left by a killed run, or one is at work")
+        yield Finding("incomplete", path.relative_to(tree).as_posix(), "left by a killed run, or a run is at work")
     if not folder.is_dir():
-        yield Finding("incomplete", component.path, "the component is not there")
+        yield Finding("incomplete", component.path, "the component is missing")
         return
     made = manifest.read(folder)
     made = made if extras is None else attrs.evolve(made, extras=tuple(extras))
@@ -76,16 +74,26 @@ def _component(tree: Path, lock: Lock, component: Component, extras: Sequence[st
         if not (folder / file.name).exists():
             yield Finding("missing", file.path)
         elif (actual := digest(folder / file.name)) != (wanted := file.result(made.extras)):
-            yield Finding("modified", file.path, f"expected SHA-256 {wanted}, actual {actual or 'no regular file'}")
+            here = actual[:12] if actual else "no regular file"
+            yield Finding("modified", file.path, f"is {here}, not {wanted[:12]}")
     known = {*made.carried, *(file.name for file in component.files)}
     for name in sorted(python_files(folder).keys() - known):
         yield Finding("extra", f"{component.path}/{name}")
     if made.data != manifest.render(lock, component, made):
-        yield Finding("incomplete", f"{component.path}/{MANIFEST}", "is of another lock" if made.data else _NO_MANIFEST)
+        why = f"built for {made.commit[:7]}, the lock now says {lock.pin.commit[:7]}"
+        if made.commit == lock.pin.commit:
+            why = "built with other patches than the lock now has"
+        yield Finding("incomplete", f"{component.path}/{MANIFEST}", why if made.data else _NO_MANIFEST)
+
+
+def extras_in(tree: Path, lock: Lock) -> dict[str, list[str]]:
+    """The components of `tree` that have each extra, by its name. Raises Drift for a manifest that is not ours."""
+    found = {part.name: manifest.read(tree / part.path).extras for part in lock.components}
+    return {name: [part for part in found if name in found[part]] for name in lock.decisions.extras}
 
 
 def status(root: Path, lock: Lock, tree: Path, store: Store) -> dict[str, Any]:
-    """How things stand, as --json gives it: pin, store, a word a component and a patch, a rebase under way."""
+    """The report of `status` for --json."""
     trees = dict.fromkeys((part.name for part in lock.components), "not vendored")
     for part in (part for part in lock.components if vendored(tree, part)):
         found = check(tree, lock, [part])
@@ -93,9 +101,10 @@ def status(root: Path, lock: Lock, tree: Path, store: Store) -> dict[str, Any]:
     patches = {}
     for file in lock.patched:
         try:
-            patches[file.patch] = f"as locked, {read_patches(root, [file])[file.path].counts}"
+            patches[file.patch] = read_patches(root, [file])[file.path].counts
         except ToolError as error:
             patches[file.patch] = error.message
+    extras = {name: f"in {', '.join(parts)}" if parts else "not there" for name, parts in extras_in(tree, lock).items()}
     stored = sum(store.get(file.upstream) is not None for file in lock.files)
     counts = {"pin": lock.pin.commit, "date": lock.pin.date, "stored": stored, "total": len(lock.files)}
-    return {**counts, "tree": trees, "patches": patches, "rebase": (root / REBASE).exists()}
+    return {**counts, "tree": trees, "patches": patches, "extras": extras, "rebase": (root / REBASE).exists()}

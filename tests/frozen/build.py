@@ -1,25 +1,22 @@
-"""Freeze program.py: `python build.py TREE TARGET`, with a vendored TREE and what it imports on the path.
+"""Freezes program.py with cx_Freeze: `python build.py TREE TARGET`, where TREE is a vendored tree.
 
-No source file is left in TARGET: cx_Freeze compiles modules, and the few that its hook for torch ships are removed. An
-application that keeps them needs no `without_torch_sources`.
+TARGET has no source files: cx_Freeze compiles modules, and the sources that its hook for torch adds are removed. With
+them, an application needs no `without_torch_sources`.
 """
 
 import sys
-from importlib.util import find_spec
+from importlib.resources import files
 from pathlib import Path
 
 from cx_Freeze import Executable, Freezer
 
-# What torch and librosa import only for parts that no model uses.
+# torch and librosa import these only for parts that no model uses.
 EXCLUDED = ["narwhals", "pytest", "setuptools", "sklearn", "sqlite3", "tkinter"]
 
 
 def stubs(package: str) -> list[tuple[Path, str]]:
     """The `.pyi` files of an installed package, with their places in the build."""
-    spec = find_spec(package)
-    assert spec is not None
-    assert spec.origin is not None
-    root = Path(spec.origin).parent
+    root = Path(str(files(package)))
     return [(path, f"lib/{package}/{path.relative_to(root).as_posix()}") for path in root.rglob("*.pyi")]
 
 

@@ -1,13 +1,12 @@
-"""What is frozen: the models named on the command line, as vendored, on a second of noise; prints one line of JSON.
+"""The program that is frozen: runs the named models on a second of noise, and prints one line of JSON.
 
-It runs as a plain script too, with the vendored tree on PYTHONPATH, so that the two can be compared. What a program
-has to do and to include for these models:
+It also runs as a plain script, with the vendored tree on PYTHONPATH, for comparison. What a frozen program needs:
 
-- torch reads the comments of its own `config.py` modules as it is imported, so that cx_Freeze's hook ships those files.
-  `without_torch_sources` does without: only torch.compile heeds those comments. What torch then warns of on standard
-  error, sources of its overloads that it cannot retrieve, matters to TorchScript alone.
-- librosa, which `mel_band_roformer.py` and with it the package `models.bs_roformer` imports, finds its parts by reading
-  the `.pyi` files beside its modules: include them (`build.py`). It brings numba and llvmlite.
+- torch reads the comments of its own `config.py` modules on import, so cx_Freeze's hook includes these sources.
+  `without_torch_sources` makes them unnecessary, since only torch.compile uses the comments. torch then warns on
+  standard error that it cannot find sources of overloads; only TorchScript needs them.
+- librosa, which `models.bs_roformer` imports, reads `.pyi` files beside its modules: include them (`build.py`). It
+  needs numba and llvmlite.
 - beartype, einops, rotary_embedding_torch and the patched files need nothing. Only the experimental models import
   hyper_connections.
 """
@@ -17,7 +16,6 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -25,7 +23,7 @@ read_source = inspect.getsource
 
 
 def without_torch_sources() -> None:
-    """Let torch's configuration modules find that they have no comments."""
+    """Make torch read its configuration modules without their sources."""
 
     def getsource(thing: Any) -> str:
         is_config = isinstance(thing, ModuleType) and thing.__name__.startswith("torch.")
@@ -114,18 +112,10 @@ def with_source() -> list[str]:
     return sorted(found)
 
 
-def loaded() -> list[str]:
-    """The files of all imported modules and, where the system tells (Linux), of all loaded libraries."""
-    files = {str(module.__file__) for module in [*sys.modules.values()] if getattr(module, "__file__", None)}
-    if (maps := Path("/proc/self/maps")).exists():
-        files |= {line.split(maxsplit=5)[5] for line in maps.read_text().splitlines() if ".so" in line}
-    return sorted(files)
-
-
 def main(names: list[str]) -> None:
     torch.set_num_threads(1)
     results = {name: run(name) for name in names}
-    print(json.dumps({"torch": torch.__version__, **results, "with_source": with_source(), "loaded": loaded()}))
+    print(json.dumps({"torch": torch.__version__, **results, "with_source": with_source()}))
 
 
 if __name__ == "__main__":

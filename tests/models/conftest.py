@@ -1,6 +1,6 @@
-"""The two trees that the model tests compare: upstream's untouched files, and the same with our patches.
+"""The trees that the model tests compare: upstream's untouched files, the same with our patches, and with the extras.
 
-Both are made by the product itself from whatever sources this machine reaches. A pinned file that none of them has is
+All are made by the product itself from whatever sources this machine reaches. A pinned file that none of them has is
 named in the skip of every test that needs it; REQUIRE_UPSTREAM=1 makes that a failure.
 """
 
@@ -30,9 +30,9 @@ SAGE = "models/bs_roformer/attend_sage.py"
 
 @contextmanager
 def imports_from(tree: Path) -> Iterator[None]:
-    """Inside, `models` and what is below it come from `tree`; outside, nothing of them is left in `sys.modules`.
+    """While the block runs, `models` is imported from `tree`; after it, none of it is left in `sys.modules`.
 
-    The packages are bare: their `__init__.py` imports every model, which a machine with some of the files cannot do.
+    The packages run no `__init__.py`, which imports every model, since some files may be missing.
     """
     kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "models"}
     for name in ("models", "models.bs_roformer", "models.scnet"):
@@ -49,15 +49,17 @@ def imports_from(tree: Path) -> Iterator[None]:
 
 @dataclass
 class Trees:
-    """`upstream` and `patched`, two folders laid out as upstream; `missing` pinned files, and what each source said."""
+    """Folders laid out as upstream: untouched, patched, and patched with every extra; `missing` pinned files, and what
+    each source said."""
 
     upstream: Path
     patched: Path
+    extras: Path
     missing: frozenset[str]
     said: tuple[str, ...]
 
     def need(self, *paths: str) -> None:
-        """Skip, or fail under REQUIRE_UPSTREAM=1, unless all pinned `paths` could be had."""
+        """Skip the test, or fail with REQUIRE_UPSTREAM=1, where one of the pinned `paths` is missing."""
         for path in paths:
             if path in self.missing:
                 text = f"{path} could not be had from any source; the end of this run says why"
@@ -66,30 +68,32 @@ class Trees:
                 pytest.skip(text)
 
     def load(self, tree: str, path: str) -> Any:
-        """A fresh import of pinned file `path` from tree "upstream" or "patched"; it does not stay in `sys.modules`."""
+        """A fresh import of pinned file `path` from the tree of that name; it does not stay in `sys.modules`."""
         self.need(path)
         with imports_from(getattr(self, tree)):
             return importlib.import_module(path.removesuffix(".py").replace("/", "."))
 
 
 def make_trees(top: Path) -> Trees:
-    """Both trees below `top`, with as many files as this machine's sources give."""
+    """All trees below `top`, with as many files as this machine's sources give."""
     lock, store, said = load(ROOT), Store(), ()
     try:
-        pinned(lock, ROOT, lock.files, store)
+        pinned(lock, ROOT, lock.files, store, offline=False)
     except NoSource as error:
         said = tuple(error.findings)
-    # What could be had is in the store now.
+    # All files that were found are in the store now.
     found = {file.path: data for file in lock.files if (data := store.get(file.upstream)) is not None}
     there = [file for file in lock.files if file.path in found]
-    patched = results(there, found, read_patches(ROOT, there))
-    for name, files in (("upstream", found), ("patched", patched)):
+    patches, trees = read_patches(ROOT, there), {"upstream": found}
+    for name, extras in (("patched", ()), ("extras", tuple(lock.decisions.extras))):
+        trees[name] = results(there, found, patches, extras)
+    for name, files in trees.items():
         for path, data in files.items():
             target = top / name / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
     missing = frozenset(file.path for file in lock.files if file not in there)
-    return Trees(top / "upstream", top / "patched", missing, said)
+    return Trees(*(top / name for name in trees), missing, said)
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +108,7 @@ def trees(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Models this small only wait for each other on several."""
+    """Models this small are slower on several threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""Stand-ins for what a test machine lacks: devices and SageAttention. And the reference that all is held to."""
+"""Stand-ins for GPUs and SageAttention, and the reference attention that results are compared with."""
 
 import sys
 from collections.abc import Callable, Collection, Iterator
@@ -19,8 +19,17 @@ def reference(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Te
     return torch.einsum("bhij,bhjd->bhid", scores.softmax(-1), v)
 
 
+def raises(error: Exception) -> Callable[..., Any]:
+    """A function that raises `error`, whatever it is called with."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
 def compiles(function: Callable[[Tensor], Tensor] = lambda x: -x) -> bool:
-    """Whether `torch.compile` takes `function` in one graph; torch 2.0 takes nothing on Python 3.11."""
+    """Whether `torch.compile` works here; that of torch 2.0 does not on Python 3.11."""
     try:
         torch.compile(function, fullgraph=True, backend="eager")(torch.ones(1))
     except RuntimeError:
@@ -36,7 +45,7 @@ def qkv(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> tuple
 
 
 def stand_in(device: str) -> type[Tensor]:
-    """A class of CPU tensors that say they are on `device`; what is computed from one says so too."""
+    """A class of CPU tensors that say they are on `device`; their results say so too."""
     says = {"is_cpu": False, "is_cuda": "cuda" in device, "device": torch.device(device)}
     return type("OnDevice", (Tensor,), {name: property(lambda _, value=value: value) for name, value in says.items()})
 
@@ -50,10 +59,10 @@ def on(kind: type[Tensor], *tensors: Tensor) -> list[Tensor]:
 
 
 class Sage:
-    """A stand-in for the sageattention package and the GPUs; k and the current device fare as with the real one.
+    """A stand-in for sageattention and GPUs; like the real one it changes k and the current device.
 
-    error: the relative L2 error of its result. behave: called with (q, k, v) in place of computing, where it is set.
-    calls: the keywords of each call. current: the current CUDA device. capturing: whether a CUDA graph is captured.
+    error: the relative L2 error of its result. behave: a function of (q, k, v) to call instead. calls: the keywords of
+    each call. current: the current CUDA device. capturing: whether a CUDA graph is captured.
     """
 
     def __init__(self, error: float = 0.0) -> None:
@@ -78,20 +87,21 @@ class Sage:
             yield
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Be what `import sageattention` and torch.cuda find."""
+        """Replace the package sageattention and parts of torch.cuda."""
         monkeypatch.setitem(sys.modules, "sageattention", SimpleNamespace(sageattn=self.sageattn))
         monkeypatch.setattr(torch.cuda, "device", self.device)
         monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: self.capturing)
 
 
 class Fft(TorchFunctionMode):
-    """Inside, tensors of `kind` are on `device`: copies go there and back, and no FFT takes tensors of it and the CPU.
+    """While it is active, tensors of `kind` are on `device`, and no FFT takes tensors of two devices.
 
-    refuses: the functions that raise `error` there. calls: each FFT and the device type that it was called on.
-    dtypes: of all tensors that were there.
+    refuses: the functions that raise `error` there, or, of COMPLEX, another error for complex numbers. calls: each FFT
+    and the device type that it was called on. dtypes: of all tensors that were there.
     """
 
     NAMES = ("stft", "rfft", "irfft", "istft")
+    COMPLEX = ("scatter_add_", "index_fill")
 
     def __init__(self, device: str, refuses: Collection[str] = (), error: Exception | None = None) -> None:
         super().__init__()
@@ -119,6 +129,8 @@ class Fft(TorchFunctionMode):
             self.calls.append((name, *places))
             if places == {self.device.type} and name in self.refuses:
                 raise self.error
+        if name in self.COMPLEX and name in self.refuses and isinstance(args[0], self.kind) and args[0].is_complex():
+            raise RuntimeError(f"{name}(): Yet not supported for complex")
         to = torch.device("cpu") if func is Tensor.cpu else args[1] if func is Tensor.to else None
         if isinstance(to, (Tensor, torch.device)):
             with torch._C.DisableTorchFunctionSubclass():

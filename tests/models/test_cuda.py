@@ -1,10 +1,9 @@
-"""What only an NVIDIA GPU can show; left out where there is none. `pytest -m cuda -s` prints the errors measured."""
+"""Tests on an NVIDIA GPU, left out where there is none; `pytest -m cuda -s` prints the measured errors."""
 
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
 
 from tests.models.conftest import ATTEND, Trees
 from tests.models.standins import qkv, reference
@@ -54,21 +53,9 @@ def test_a_batch_past_the_grid_limit_is_right(module: Any, monkeypatch: pytest.M
     assert relative_error(out[-8:], q[-8:], k[-8:], v[-8:]) < LIMIT[torch.bfloat16]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_whether_the_grid_limit_is_still_there(dtype: torch.dtype) -> None:
-    q, k, v = (tensor.cuda() for tensor in qkv(70_000, 1, 8, 64, dtype=dtype))
-    try:
-        error = relative_error(F.scaled_dot_product_attention(q, k, v)[-8:], q[-8:], k[-8:], v[-8:])
-    except RuntimeError as raised:
-        print(f"torch {torch.__version__} {dtype}: still there, {raised}")
-        return
-    print(f"torch {torch.__version__} {dtype}: gone, relative error {error:.2e}")
-    assert error < LIMIT[dtype]
-
-
 @pytest.mark.parametrize("shape", [*SHAPES, (62, 8, 832, 64)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_sageattention_is_close_where_it_is_let_in(module: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+def test_sageattention_is_close_where_it_is_used(module: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     attend = module.Attend(flash=True).eval()
     if not attend.use_sage:
         pytest.skip("sageattention is not installed")
@@ -81,12 +68,6 @@ def test_sageattention_is_close_where_it_is_let_in(module: Any, dtype: torch.dty
     assert attend.last_backend == "sageattention" or shape[2] % 64  # which version 1 gets wrong
     assert torch.equal(k, before)
     assert relative_error(out, q, k, v) < 0.05
-
-
-def test_gradients_reach_the_input_where_sageattention_is_installed(module: Any) -> None:
-    tensors = [tensor.cuda().requires_grad_() for tensor in qkv(2, 2, 64, 64, dtype=torch.bfloat16)]
-    module.Attend(flash=True)(*tensors).sum().backward()
-    assert all(tensor.grad is not None for tensor in tensors)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

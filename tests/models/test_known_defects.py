@@ -1,4 +1,4 @@
-"""Each defect that MODEL_CHANGES.md says stays, and each way around it: when one is gone, the document is wrong."""
+"""Tests that upstream's defects in MODEL_CHANGES.md still exist, and that the workarounds work."""
 
 from typing import Any
 
@@ -30,13 +30,15 @@ SCNET = {"sources": ["a", "b"], "dims": [4, 8, 8, 8], "nfft": 256, "hop_size": 6
 
 
 @pytest.mark.parametrize("tree", ["upstream", "patched"])
-def test_bs_roformer_cannot_be_told_to_use_sageattention(trees: Trees, tree: str) -> None:
+def test_bs_roformer_fails_with_sage_attention(trees: Trees, tree: str) -> None:
     with pytest.raises(NameError, match="AttendSage"):
         build(trees, tree, MODELS["BSRoformer"], sage_attention=True)
 
 
 @pytest.mark.parametrize("name", WITH_SAGE)
-def test_the_others_print_a_line_when_told(trees: Trees, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_other_models_print_a_line_with_sage_attention(
+    trees: Trees, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     """And nothing else; without the argument nothing at all, see test_whole_models.py."""
     model = build(trees, "patched", MODELS[name], linear=1, sage_attention=True)
     output(model)
@@ -46,16 +48,13 @@ def test_the_others_print_a_line_when_told(trees: Trees, name: str, capfd: pytes
 
 @pytest.mark.parametrize("name", EXPERIMENTAL)
 def test_an_experimental_model_is_another_one_from_the_second_block_on(trees: Trees, name: str) -> None:
+    """And has no linear attention."""
     changes: dict[str, Any] = {"zero_dc": False} if name == "MelBandRoformer" else {}
     for depth, same in ((1, True), (2, False)):
         ordinary = build(trees, "patched", MODELS[name], depth=depth, **changes)
         experimental = build(trees, "patched", EXPERIMENTAL[name], depth=depth)
         experimental.load_state_dict(ordinary.state_dict(), strict=True)
         assert (error(output(experimental), output(ordinary)) < 1e-5) == same
-
-
-@pytest.mark.parametrize("name", EXPERIMENTAL)
-def test_an_experimental_model_has_no_linear_attention(trees: Trees, name: str) -> None:
     with pytest.raises(TypeError, match="value_residual"):
         output(build(trees, "patched", EXPERIMENTAL[name], linear=1))
 
@@ -76,7 +75,7 @@ def test_mel_band_results_are_cut_to_whole_hops(trees: Trees, name: str) -> None
         assert build(trees, "patched", MODELS[name], match_input_audio_length=True)(mix).shape[-1] == 1000
 
 
-def test_bs_roformer_looks_for_nan_and_so_is_no_single_graph(trees: Trees) -> None:
+def test_bs_roformer_checks_for_nan_and_so_is_no_single_graph(trees: Trees) -> None:
     # Compiling imports what the model's globals came from.
     with classes(trees, "patched", MODELS["BSRoformer"]) as cls:
         model = make(cls, MODELS["BSRoformer"])
@@ -94,7 +93,7 @@ def test_bs_roformer_looks_for_nan_and_so_is_no_single_graph(trees: Trees) -> No
 @pytest.mark.parametrize(
     ("changes", "expected"), [({"win_size": 128}, RuntimeError), ({"dims": [8, 8, 8, 8]}, AssertionError)], ids=str
 )
-def test_the_masked_scnet_wants_its_sizes_so(trees: Trees, changes: dict[str, Any], expected: type[Exception]) -> None:
+def test_the_masked_scnet_needs_certain_sizes(trees: Trees, changes: dict[str, Any], expected: type[Exception]) -> None:
     cls = trees.load("patched", MASKED).SCNet
     with pytest.raises(expected):
         cls(**{**SCNET, **changes})(MIX)

@@ -1,4 +1,4 @@
-"""Whole models over the patched attention, beside the same models over the untouched one. SCNet has its own file."""
+"""Tests whole models with the patched attention against the same models with upstream's."""
 
 import importlib
 import io
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from tests.models.conftest import ATTEND, SAGE, Trees, imports_from
-from tests.models.standins import Sage
 
 # The largest error over the largest value: of outputs 3e-7 measured, where linear attention hands its scale to the
 # kernel instead of multiplying by it; of all gradients together 9e-7; of either against float64 4e-7.
@@ -45,13 +44,13 @@ MODELS = {
 }
 EXPERIMENTAL = {n: MODELS[n]._replace(file=MODELS[n].file + "_experimental") for n in ("BSRoformer", "MelBandRoformer")}
 WITH_SAGE = ["MelBandRoformer", "BSConformer", "MelBandConformer"]
-VARIANTS = {
-    "plain": {},
-    "linear": {"linear": 1},
-    "dropout": {"linear": 1, "attn_dropout": 0.2, "ff_dropout": 0.1},
-    "two layers": {"linear": 1, "depth": 2, "use_torch_checkpoint": True, "skip_connection": True, "attn_dropout": 0.1},
-    "one stem in mono": {"linear": 1, "stereo": False, "num_stems": 1},
-}
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"linear": 1},
+    {"linear": 1, "attn_dropout": 0.2, "ff_dropout": 0.1},
+    {"linear": 1, "depth": 2, "use_torch_checkpoint": True, "skip_connection": True, "attn_dropout": 0.1},
+    {"linear": 1, "stereo": False, "num_stems": 1},
+]
 
 # Upstream's sdp_kernel and compiled-in notes; what the patched attention warns of is tested beside it.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one_thread")]
@@ -129,36 +128,24 @@ def check_against_upstream(trees: Trees, model: Model, **changes: Any) -> None:
     assert [p.grad is None for p in ours.parameters()] == [p.grad is None for p in theirs.parameters()]
 
 
-@flash
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("name", MODELS)
-def test_outputs_loss_and_gradients_are_upstreams(trees: Trees, name: str, variant: str, flash: bool) -> None:
-    check_against_upstream(trees, MODELS[name], flash_attn=flash, **VARIANTS[variant])
-
-
-def test_shared_biases(trees: Trees) -> None:
-    check_against_upstream(trees, MODELS["BSRoformer"], use_shared_bias=True)
+CASES = [(MODELS[name], changes) for name in MODELS for changes in VARIANTS]
+CASES += [(MODELS["BSRoformer"], {"use_shared_bias": True})]
+CASES += [(MODELS[name], {"sage_attention": True, "attn_dropout": 0.1}) for name in WITH_SAGE]
+RESIDUALS = {"depth": 2, "use_value_residual_learning": True, "num_residual_streams": 2}
+CASES += [(model, changes) for model in EXPERIMENTAL.values() for changes in ({}, RESIDUALS)]
 
 
 @flash
-@pytest.mark.parametrize("all_of_it", [False, True], ids=["plain", "all"])
-@pytest.mark.parametrize("name", EXPERIMENTAL)
-def test_the_experimental_ones(trees: Trees, name: str, all_of_it: bool, flash: bool) -> None:
-    changes = {"depth": 2, "use_value_residual_learning": True, "num_residual_streams": 2} if all_of_it else {}
-    check_against_upstream(trees, EXPERIMENTAL[name], flash_attn=flash, **changes)
+@pytest.mark.parametrize(("model", "changes"), CASES, ids=[f"{model.file}, {'-'.join(it)}" for model, it in CASES])
+def test_outputs_loss_and_gradients_equal_upstreams(trees: Trees, model: Model, changes: Any, flash: bool) -> None:
+    check_against_upstream(trees, model, flash_attn=flash, **changes)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_flash_and_einsum_compute_the_same_model(trees: Trees, name: str) -> None:
-    fused, plain = (build(trees, "patched", MODELS[name], linear=1, flash_attn=flash) for flash in (True, False))
-    assert error(output(fused), output(plain)) <= FLOAT64_TOLERANCE
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_the_patched_attention_is_in_the_patched_model(trees: Trees, name: str) -> None:
+def test_patched_models_use_the_patched_attention_and_agree_with_einsum(trees: Trees, name: str) -> None:
     """So that no other test here compares upstream with itself."""
-    model = build(trees, "patched", MODELS[name], linear=1)
-    output(model)
+    model, einsum = (build(trees, "patched", MODELS[name], linear=1, flash_attn=flash) for flash in (True, False))
+    assert error(output(model), output(einsum)) <= FLOAT64_TOLERANCE
     assert {m.last_backend for m in model.modules() if type(m).__name__ == "Attend"} == {"pytorch_sdpa"}
     assert not any(hasattr(m, "last_backend") for m in build(trees, "upstream", MODELS[name], linear=1).modules())
 
@@ -173,7 +160,7 @@ def test_checkpoints_load_strictly_both_ways(trees: Trees, name: str) -> None:
 
 @flash
 @told
-def test_upstreams_model_saved_whole_runs_here(trees: Trees, name: str, told: bool, flash: bool) -> None:
+def test_a_whole_model_saved_by_upstream_runs_here(trees: Trees, name: str, told: bool, flash: bool) -> None:
     saved = io.BytesIO()
     with classes(trees, "upstream", MODELS[name]) as cls:
         # When told, upstream's linear attention is another one, see below.
@@ -184,14 +171,6 @@ def test_upstreams_model_saved_whole_runs_here(trees: Trees, name: str, told: bo
         loaded = torch.load(io.BytesIO(saved.getvalue()), weights_only=False)
         assert error(output(loaded), expected) <= TOLERANCE
         train(loaded)
-
-
-@flash
-@pytest.mark.parametrize("name", WITH_SAGE)
-def test_sage_attention_without_the_package_is_upstreams(trees: Trees, name: str, flash: bool) -> None:
-    # With SDPA upstream forgets the scale of linear attention; see the next test.
-    changes = {"linear": 0 if flash else 1, "flash_attn": flash, "sage_attention": True, "attn_dropout": 0.1}
-    check_against_upstream(trees, MODELS[name], **changes)
 
 
 @flash
@@ -207,22 +186,9 @@ def test_linear_attention_with_sage_attention_has_its_scale(trees: Trees, name: 
     assert error(train(ours)[1], train(plain)[1]) <= GRADIENT_TOLERANCE
 
 
-@told
-def test_on_a_cpu_the_package_is_not_called(
-    trees: Trees, monkeypatch: pytest.MonkeyPatch, name: str, told: bool
-) -> None:
-    expected = output(build(trees, "patched", MODELS[name], linear=1))
-    sage = Sage()
-    sage.install(monkeypatch)
-    model = build(trees, "patched", MODELS[name], linear=1, sage_attention=told)
-    assert any(getattr(module, "use_sage", False) for module in model.modules())
-    assert torch.equal(output(model), expected)
-    assert sage.calls == []
-
-
 @flash
 @pytest.mark.parametrize("name", MODELS)
-def test_it_prints_nothing(trees: Trees, capfd: pytest.CaptureFixture[str], name: str, flash: bool) -> None:
+def test_models_print_nothing(trees: Trees, capfd: pytest.CaptureFixture[str], name: str, flash: bool) -> None:
     """When it is imported, made, called and trained."""
     model = build(trees, "patched", MODELS[name], linear=1, flash_attn=flash)
     output(model)

@@ -1,23 +1,24 @@
-"""A miniature project and its miniature upstream, both real: git repositories, patches and a lock in `tmp_path`."""
+"""A small project with a small upstream for the tests: real git repositories, patches and a lock in `tmp_path`."""
 
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
-from tests.conftest import run_tools
+from tests.conftest import ROOT, run_tools
 from tests.tools.servers import make_wheel, pip_environment
-from tools import pieces
 from tools.files import sha256
-from tools.lock import Branch, Decisions, Lock, Pin, PinnedFile, decided, dump, load
+from tools.lock import Branch, Decisions, Lock, Pin, PinnedFile, decided, dump
 
 FILES = {
     "models/alpha/__init__.py": b"from .core import scale\n",
@@ -31,6 +32,22 @@ EDITED = {
     "models/alpha/core.py": b"FACTOR = 2\n\n\ndef scale(x):\n    return x * FACTOR\n",
     "models/beta/net.py": b"import math\n\n\ndef area(r):\n    return math.pi * r * r\n",
 }
+# Runs a verb, and kills itself at the rename with the number in its first argument.
+KILLED_AT = """
+import os, sys
+left = int(sys.argv.pop(1))
+def counted(function):
+    def call(*arguments, **named):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), 9)
+        return function(*arguments, **named)
+    return call
+os.rename, os.replace = counted(os.rename), counted(os.replace)
+from tools.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
 HEADER = "Description: {what}\nOrigin: other\nForwarded: no\nLast-Update: 2026-01-31\n\n"
 
 
@@ -44,8 +61,8 @@ def git(*arguments: str | Path, cwd: Path) -> str:
     }
     identity = ("-c", "user.name=A Tester", "-c", "user.email=tester@example.org", "-c", "init.defaultBranch=main")
     return subprocess.run(
-        ["git", *identity, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, check=True
-    ).stdout
+        ["git", *identity, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, check=True
+    ).stdout.decode()
 
 
 def write(root: Path, files: Mapping[str, bytes]) -> None:
@@ -80,6 +97,15 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
+def dateless(root: Path) -> dict[str, list[bytes]]:
+    """Decisions, lock, patches and documents below `root`, without dates of patches and their hashes."""
+    dated = (b"Last-Update", b"patch_sha256 =", b"digest =")
+    paths = [path for path in (*root.glob("*.*"), *root.glob("patches/*")) if path.is_file()]
+    return {
+        path.name: [line for line in path.read_bytes().split(b"\n") if not line.startswith(dated)] for path in paths
+    }
+
+
 def make_patch(upstream: Path, path: str, new: bytes, what: str) -> bytes:
     """The zero-context patch, with our header, that turns upstream's `path` into `new`."""
     old = (upstream / path).read_bytes()
@@ -91,7 +117,7 @@ def make_patch(upstream: Path, path: str, new: bytes, what: str) -> bytes:
 
 @dataclass
 class Project:
-    """A project at `root` on the upstream repository `upstream`; every run uses the store `store`."""
+    """A project at `root`, its upstream repository and its store."""
 
     root: Path
     upstream: Path
@@ -107,62 +133,70 @@ class Project:
     def tree(self) -> Path:
         return self.root / "vendor"
 
+    def command(self, *arguments: str | Path) -> list[str]:
+        """The command line of a verb on this project."""
+        words = ["--root", self.root, "--store", self.store, *arguments]
+        return [sys.executable, "-m", "tools", *map(str, words)]
+
+    def cloned(self, where: Path) -> "Project":
+        """This project, on a clone of its upstream."""
+        git("clone", "-q", self.upstream, where, cwd=self.root)
+        return replace(self, upstream=where)
+
     def run(self, *arguments: str | Path, code: int | None = 0) -> "subprocess.CompletedProcess[str]":
-        """Run a verb on this project and insist on its exit code (None: any)."""
+        """Run a verb on this project, and check its exit code (None: any)."""
         done = run_tools("--root", self.root, "--store", self.store, *arguments, env=self.env)
         assert "Traceback" not in done.stderr, done.stderr
         assert code is None or done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
-    def json(self, *arguments: str | Path, code: int = 0) -> Any:
-        """The same with --json, parsed."""
+    def json(self, *arguments: str | Path, code: int | None = 0) -> Any:
+        """The JSON report of a verb."""
         return json.loads(self.run(*arguments, "--json", code=code).stdout)
 
+    def state(self) -> dict[str, bytes]:
+        """Every file of the project outside build/."""
+        return {path: data for path, (data, _) in snapshot(self.root).items() if not path.startswith("build/")}
+
+    def killed_at(self, renames: int, *arguments: str | Path) -> bool:
+        """Run a verb, and kill it at rename number `renames`, from 0 on; whether it came that far."""
+        command = [sys.executable, "-c", KILLED_AT, str(renames), *self.command(*arguments)[3:]]
+        code = subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode
+        assert code in (0, -signal.SIGKILL)
+        return code != 0
+
     def advance(self, files: Mapping[str, bytes | None], message: str = "more") -> str:
-        """A new commit of upstream's, with `files` (None: deleted); its id."""
+        """Commit `files` (None: deleted) to upstream; the commit's id."""
         write(self.upstream, {path: data for path, data in files.items() if data is not None})
         for path in (path for path, data in files.items() if data is None):
             (self.upstream / path).unlink()
         return commit_all(self.upstream, message)
 
     def decide(self, **decisions: Any) -> None:
-        """Change decisions, and the lock with them as far as it repeats them."""
-        lock, chosen = load(self.root, agreed=False), attrs.evolve(decided(self.root), **decisions)
-        write_decisions(self.root, chosen)
-        pin = attrs.evolve(lock.pin, url=chosen.upstream.url, branch=chosen.upstream.branch)
-        wheels = {name: lock.wheels.get(name, "0" * 64) for name in chosen.wheels}
-        self.lock.write_bytes(dump(attrs.evolve(lock, decisions=chosen, pin=pin, wheels=wheels)))
+        """Change pyproject.toml, as a person does: the lock stays as it is."""
+        write_decisions(self.root, attrs.evolve(decided(self.root), **decisions))
 
     def wheels(self, folder: Path, wheels: Mapping[str, Mapping[str, bytes]]) -> None:
-        """Have pip find wheels with `members`, by NAME==VERSION, in `folder` alone, and lock the pieces of them."""
-        hashes, found = {}, {}
+        """Make wheels (members by NAME==VERSION) in `folder`, let pip find only them, and lock their pieces."""
         for wheel, members in wheels.items():
-            name, _, version = wheel.partition("==")
-            hashes[wheel] = make_wheel(folder, name, version, members)
-            [path] = folder.glob(f"{name}-*.whl")
-            found |= pieces.python_members(path.read_bytes(), name)
-        self.decide(wheels=list(wheels))
-        lock = load(self.root)
-
-        def with_pieces(file: PinnedFile) -> PinnedFile:
-            return attrs.evolve(file, pieces=pieces.find((self.upstream / file.path).read_bytes(), found) or "")
-
-        self.lock.write_bytes(dump(attrs.evolve(lock, files=tuple(map(with_pieces, lock.files)), wheels=hashes)))
+            make_wheel(folder, *wheel.split("=="), members)
         self.env |= pip_environment(folder)
+        self.decide(wheels=list(wheels))
+        self.run("lock")
+        shutil.rmtree(self.store)
 
     def alone(self) -> None:
-        """Upstream's repository is gone."""
+        """Move upstream's repository away."""
         self.upstream.rename(self.upstream.with_name("away"))
 
 
 def write_decisions(root: Path, decisions: Decisions) -> None:
-    lines = ["[tool.vendor]", f"raw = {json.dumps(decisions.raw)}", f"wheels = {json.dumps(decisions.wheels)}"]
-    for name in ("upstream", "baseline"):
-        values = attrs.asdict(getattr(decisions, name))
-        lines += [f"[tool.vendor.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items() if value)]
-    for name in ("components", "extras"):
-        lines += [f"[tool.vendor.{name}]"]
-        lines += [f"{key} = {json.dumps(value)}" for key, value in getattr(decisions, name).items()]
+    tables = attrs.asdict(decisions)
+    tables = {"": {name: tables.pop(name) for name in ("raw", "wheels")}, **tables}
+    lines = []
+    for name, values in tables.items():
+        lines += [f"[tool.vendor.{name}]".replace(".]", "]")]
+        lines += [f"{key} = {json.dumps(value)}" for key, value in values.items() if value or not name]
     (root / "pyproject.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -172,7 +206,7 @@ def make_project(
     edited: Mapping[str, bytes] = EDITED,
     extras: Mapping[str, list[str]] | None = None,
 ) -> Project:
-    """A project below `where` with the git source alone, and a patch for each of `edited`, called after its file."""
+    """A project below `where` with git as its only source, and a patch for each of `edited`, named after its file."""
     upstream = where / "upstream"
     commit = make_upstream(upstream, files)
     root = where / "project"
@@ -202,7 +236,7 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """One project for the whole run, vendored and with a filled store. Read it, copy it, never change it."""
+    """One vendored project with a filled store for the whole run; tests copy it, and never change it."""
     project = make_project(tmp_path_factory.mktemp("template"))
     project.run("vendor")
     return project
@@ -210,7 +244,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture
 def vendored(template: Project, tmp_path: Path) -> Project:
-    """A copy of `template`, tree and store included; only the upstream repository is shared."""
+    """A copy of `template` with tree and store; the upstream repository is shared."""
     shutil.copytree(template.root, tmp_path / "project", symlinks=True)
     shutil.copytree(template.store, tmp_path / "store")
     return Project(tmp_path / "project", template.upstream, template.commit, tmp_path / "store")
@@ -218,5 +252,5 @@ def vendored(template: Project, tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session", autouse=True)
 def _loopback_without_proxy() -> None:
-    """A proxy for the rest of the world is no way to this machine's own servers."""
+    """Reach servers on this machine without the proxy."""
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"

@@ -1,8 +1,8 @@
-"""Real things on the loopback to fetch from: an HTTP host that behaves or does not, dead hosts, a folder of wheels."""
+"""Local servers for the tests: HTTP hosts with good or bad answers, hosts that do not answer, and wheels for pip."""
 
-import hashlib
 import socket
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,16 +14,15 @@ Answer = Callable[["_Handler"], None]
 
 
 class Host:
-    """An HTTP host: serves `files` by path, except where `odd` holds other answers for a path, or for "*".
+    """An HTTP host that serves `files` by path. `odd` has other answers for a path, or for "*" (any path).
 
-    Odd answers are given in order; the last one stays. `asked` and `connections` say what came in.
+    Odd answers are given in order; the last one stays. `asked` says what came in.
     """
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self.files = dict(files)
         self.odd: dict[str, list[Answer]] = {}
         self.asked: list[str] = []
-        self.connections = 0
         self.port = 0
 
     @property
@@ -35,19 +34,15 @@ class Host:
         queue = self.odd.get(path) or self.odd.get("*")
         if queue:
             return queue.pop(0) if len(queue) > 1 else queue[0]
-        return body(self.files[path]) if path in self.files else status(404)
+        return reply(self.files[path]) if path in self.files else reply(code=404)
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     host: Host
 
-    def setup(self) -> None:
-        super().setup()
-        self.host.connections += 1
-
     def do_GET(self) -> None:
-        # The first part is the commit; a URL without one is somebody's static file.
+        # Most URLs start with a commit.
         path = self.path.partition("?")[0].removeprefix("/")
         found = path if path in self.host.files or path in self.host.odd else path.partition("/")[2]
         try:
@@ -58,22 +53,12 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
 
-    def head(self, code: int, length: int, headers: Mapping[str, str] | None = None) -> None:
-        self.send_response(code)
-        for name, value in {"Content-Length": str(length), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
 
 @contextmanager
 def serving(files: Mapping[str, bytes]) -> Iterator[Host]:
     host = Host(files)
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"host": host}))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"host": host}))
+    server.block_on_close = False
     host.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -84,38 +69,22 @@ def serving(files: Mapping[str, bytes]) -> Iterator[Host]:
         server.server_close()
 
 
-def body(data: bytes) -> Answer:
+def reply(data: bytes = b"", code: int = 200, *, promised: int = 0, **headers: str) -> Answer:
+    """An HTTP answer. promised: how many bytes its length exceeds `data` by."""
+
     def answer(handler: _Handler) -> None:
-        handler.head(200, len(data))
+        handler.send_response(code)
+        for name, value in {"Content-Length": str(len(data) + promised), **headers}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
         handler.wfile.write(data)
-
-    return answer
-
-
-def status(code: int, headers: Mapping[str, str] | None = None) -> Answer:
-    def answer(handler: _Handler) -> None:
-        handler.head(code, 0, headers)
-
-    return answer
-
-
-def redirect(to: str) -> Answer:
-    return status(302, {"Location": to})
-
-
-def truncated(data: bytes) -> Answer:
-    """Promises a hundred bytes more than it sends."""
-
-    def answer(handler: _Handler) -> None:
-        handler.head(200, len(data) + 100)
-        handler.wfile.write(data)
-        handler.close_connection = True
+        handler.close_connection = promised > 0
 
     return answer
 
 
 def bytes_of(data: bytes) -> Answer:
-    """These bytes where an HTTP answer is expected, then the end."""
+    """These bytes in place of an HTTP answer."""
 
     def answer(handler: _Handler) -> None:
         handler.wfile.write(data)
@@ -124,48 +93,48 @@ def bytes_of(data: bytes) -> Answer:
     return answer
 
 
+def drip(handler: _Handler) -> None:
+    """An answer that brings a byte now and then, and never ends."""
+    reply(promised=1000)(handler)
+    while True:
+        handler.wfile.write(b"x")
+        time.sleep(0.5)
+
+
 @contextmanager
 def silent() -> Iterator[int]:
-    """The port of a host that takes connections and never says a word."""
+    """The port of a host that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
         yield listener.getsockname()[1]
 
 
 @contextmanager
 def unreachable() -> Iterator[int]:
-    """The port of a host that does not even take a connection: its queue is full, so the kernel drops the next one."""
+    """The port of a host that accepts no connection, since its queue is full."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
-        clients = []
-        for _ in range(4):
-            client = socket.socket()
+        clients = [socket.socket() for _ in range(4)]
+        for client in clients:
             client.setblocking(False)
             client.connect_ex(listener.getsockname())
-            clients.append(client)
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            for client in clients:
-                client.close()
+        yield listener.getsockname()[1]
+        for client in clients:
+            client.close()
 
 
-def make_wheel(folder: Path, name: str, version: str, members: Mapping[str, bytes]) -> str:
-    """A wheel that pip takes, in `folder`; its SHA-256."""
+def make_wheel(folder: Path, name: str, version: str, members: Mapping[str, bytes]) -> None:
+    """A wheel that pip takes, in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     info = f"{name}-{version}.dist-info"
-    meta = {
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode(),
-        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = "".join(f"{path},,\n" for path in [*members, *meta, f"{info}/RECORD"])
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode()
+    wheel = b"Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     path = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for member, data in {**members, **meta, f"{info}/RECORD": record.encode()}.items():
+        for member, data in {**members, f"{info}/METADATA": metadata, f"{info}/WHEEL": wheel}.items():
             archive.writestr(member, data)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def pip_environment(folder: Path) -> dict[str, str]:
-    """Has pip look in `folder` and nowhere else."""
+    """The environment that makes pip look only in `folder`."""
     return {
         "PIP_NO_INDEX": "1",
         "PIP_FIND_LINKS": str(folder),

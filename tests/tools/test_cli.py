@@ -1,8 +1,9 @@
-"""The command line and make: options, exit codes, JSON, and faults of a user, a disk or a terminal in words."""
+"""Tests the command line and make: options, exit codes, JSON, and errors of users, disks and terminals."""
 
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,14 +21,13 @@ needs_make = pytest.mark.skipif(MAKE is None or os.name == "nt", reason="needs m
 
 @pytest.fixture
 def workshop(vendored: Project) -> Project:
-    """A project with a Makefile, whose environment is the one that the tests run in."""
+    """A project with a Makefile that uses the Python of the tests."""
     shutil.copy(ROOT / "Makefile", vendored.root)
     for name in ("tools", "requirements"):
         (vendored.root / name).symlink_to(ROOT / name)
     python = vendored.root / ".venv/tools/bin/python"
     python.parent.mkdir(parents=True)
-    options = f'--root "{vendored.root}" --store "{vendored.store}"'
-    python.write_text(f'#!/usr/bin/env bash\nexec "{sys.executable}" -m tools {options} "${{@:3}}"\n')
+    python.write_text(f'#!/usr/bin/env bash\nexec {shlex.join(vendored.command())} "${{@:3}}"\n')
     python.chmod(0o755)
     (vendored.root / ".venv/tools/ready").touch()
     return vendored
@@ -44,7 +44,7 @@ def make(project: Project, *words: str, cwd: Path | None = None, code: int = 0) 
 
 
 @needs_make
-def test_make_passes_every_value_as_it_is(workshop: Project, tmp_path: Path) -> None:
+def test_make_passes_values_unchanged(workshop: Project, tmp_path: Path) -> None:
     for name in ("with blank", "$(shell touch x)", "it's", '"quoted"', "a;b", "$HOME", "`x`", "ünï"):
         make(workshop, "vendor", f"DEST={tmp_path / name}", "COMPONENTS=alpha beta")
         assert (tmp_path / name / "models/beta/net.py").exists()
@@ -52,12 +52,24 @@ def test_make_passes_every_value_as_it_is(workshop: Project, tmp_path: Path) -> 
 
 
 @needs_make
-@pytest.mark.parametrize("value", ["", "0", "no", "false", "off", "FALSE"])
-def test_a_switch_may_be_off(workshop: Project, value: str) -> None:
+def test_a_switch_may_be_off(workshop: Project) -> None:
     (workshop.tree / "models/alpha/core.py").write_bytes(b"edit")
-    said = make(workshop, "clean", f"FORCE={value}", code=2).stderr
-    assert "next: make clean FORCE=1  # removes them too" in said
+    for value in ("", "0", "no", "false", "off", "FALSE"):
+        said = make(workshop, "clean", f"FORCE={value}", code=2).stderr
+        assert "next: make clean FORCE=1  # removes them too" in said
     make(workshop, "clean", "FORCE=1")
+
+
+@needs_make
+@pytest.mark.parametrize(("value", "option"), [("it's a.html", r"--HTML='it'\''s a.html'"), ("no", ""), ("", "")])
+def test_html_is_a_path_or_off(workshop: Project, value: str, option: str) -> None:
+    assert make(workshop, "-n", "audit", f"HTML={value}").stdout.split("audit")[1].strip() == option
+
+
+@needs_make
+def test_torch_may_come_from_another_index(workshop: Project) -> None:
+    said = make(workshop, "-n", "test", "TORCH_INDEX=https://example.org/it's").stdout
+    assert said.count("--extra-index-url 'https://example.org/it'\\''s'") == 2
 
 
 @needs_make
@@ -70,30 +82,26 @@ def test_an_unknown_variable_is_an_error_that_names_the_nearest(workshop: Projec
 
 
 @needs_make
-def test_two_targets_at_once_keep_their_order(workshop: Project) -> None:
+def test_make_prints_json_alone_and_keeps_the_order_of_targets(workshop: Project, tmp_path: Path) -> None:
+    assert json.loads(make(workshop, "status", "JSON=1").stdout)["ok"]
+    # Without -s, make prints that it enters a folder.
+    assert json.loads(make(workshop, "-s", "status", "JSON=1", cwd=tmp_path).stdout)["ok"]
     shutil.rmtree(workshop.tree)
     done = make(workshop, "-j", "vendor", "verify")
     assert done.stdout.index("2 patched") < done.stdout.index("as locked")
 
 
 @needs_make
-def test_json_is_all_that_make_prints(workshop: Project, tmp_path: Path) -> None:
-    assert json.loads(make(workshop, "status", "JSON=1").stdout)["ok"]
-    # Without -s make itself says that it enters a folder, before it reads our Makefile.
-    assert json.loads(make(workshop, "-s", "status", "JSON=1", cwd=tmp_path).stdout)["ok"]
-
-
-@needs_make
-def test_hints_are_targets_with_the_options_that_were_given(workshop: Project, tmp_path: Path) -> None:
+def test_next_steps_repeat_the_users_options(workshop: Project, tmp_path: Path) -> None:
     place = tmp_path / "an app"
     make(workshop, "vendor", f"DEST={place}")
     (place / "models/alpha/core.py").unlink()
     said = make(workshop, "verify", f"DEST={place}", code=2).stderr
-    assert f"next: make vendor DEST='{place}'  # puts the tree right" in said
+    assert f"next: make vendor DEST='{place}'  # makes the tree again" in said
 
 
 @needs_make
-def test_an_environment_whose_python_is_gone_is_made_anew(workshop: Project) -> None:
+def test_an_environment_without_its_python_is_made_again(workshop: Project) -> None:
     (workshop.root / ".venv/tools/bin/python").unlink()
     (workshop.root / ".venv/tools/bin/python").symlink_to("/nowhere/python")
     make(workshop, "-n", "vendor")
@@ -101,13 +109,16 @@ def test_an_environment_whose_python_is_gone_is_made_anew(workshop: Project) -> 
 
 
 @needs_make
-def test_help_lists_verbs_variables_and_the_workshop_apart(workshop: Project) -> None:
+def test_help_lists_verbs_variables_and_development_apart(workshop: Project) -> None:
     shown = make(workshop, "help").stdout
-    verbs, variables, rest = re.split(r"\nvariables:\n|\nworkshop:\n", shown)
+    verbs, variables, rest = re.split(r"\nvariables:\n|\ndevelopment:\n", shown)
     assert {*re.findall(r"^make (\S+)", verbs, re.MULTILINE)} == cli.commands.keys() - {"lint"}
-    assert "DEST=" in variables
-    assert "make stress" in rest
-    assert make(workshop).stdout == shown
+    assert ("DEST=" in variables, "make stress" in rest, make(workshop).stdout == shown) == (True, True, True)
+    # And each takes what the verb does.
+    taken = re.findall(r"^takes-(\S+) :=([A-Z_ ]*)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for verb, names in taken:
+        options = [str(option.name).upper() for option in cli.commands[verb].params]
+        assert sorted(options) == sorted([*names.split(), "JSON"]), verb
 
 
 @needs_make
@@ -123,13 +134,6 @@ def test_distclean_stops_for_edits_and_for_a_rebase(workshop: Project) -> None:
     assert not (workshop.root / ".venv").exists()
 
 
-def test_make_and_the_verbs_take_the_same_variables() -> None:
-    taken = re.findall(r"^takes-(\S+) :=([A-Z_ ]*)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    for verb, variables in taken:
-        options = [str(option.name).upper() for option in cli.commands[verb].params]
-        assert sorted(options) == sorted([*variables.split(), "JSON"]), verb
-
-
 def test_usage_is_exit_2_and_json_says_so() -> None:
     for words in (["nonsense"], ["vendor", "--nonsense"], ["vendor", "--components", "x"]):
         done = run_tools(*words, "--json")
@@ -139,38 +143,38 @@ def test_usage_is_exit_2_and_json_says_so() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written_is_named(vendored: Project, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named(vendored: Project, tmp_path: Path) -> None:
     (tmp_path / "app").mkdir(mode=0o500)
     assert str(tmp_path / "app") in vendored.run("vendor", "--dest", tmp_path / "app", code=2).stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_said(vendored: Project) -> None:
+def test_a_full_disk_is_reported(vendored: Project) -> None:
     with Path("/dev/full").open("w") as full:
-        command = [sys.executable, "-m", "tools", "--root", str(vendored.root), "status"]
-        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            vendored.command("status"), cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
     assert done.returncode == 2
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a pipe")
-def test_a_reader_that_has_read_enough_is_no_fault(vendored: Project) -> None:
-    command = f'"{sys.executable}" -m tools --root "{vendored.root}" --store "{vendored.store}" diff | true'
+def test_a_closed_pipe_is_no_error(vendored: Project) -> None:
+    command = f"{shlex.join(vendored.command('diff'))} | true"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a terminal")
 @pytest.mark.parametrize("plain", [False, True])
-def test_a_terminal_gets_colours_if_it_wants_them_and_no_control_characters(vendored: Project, plain: bool) -> None:
+def test_a_terminal_gets_colours_unless_no_color_and_no_control_characters(vendored: Project, plain: bool) -> None:
     import pty
 
     (vendored.tree / "models/alpha/core.py").write_bytes(b"\x1b]0;title\n")
     leader, follower = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", **({"NO_COLOR": "1"} if plain else {})}
-    command = [sys.executable, "-m", "tools", "--root", vendored.root, "--store", vendored.store, "diff"]
-    subprocess.run(command, cwd=ROOT, env=environment, stdout=follower, check=True)
+    subprocess.run(vendored.command("diff"), cwd=ROOT, env=environment, stdout=follower, check=True)
     os.close(follower)
     shown = os.read(leader, 4096)
     os.close(leader)
@@ -179,13 +183,13 @@ def test_a_terminal_gets_colours_if_it_wants_them_and_no_control_characters(vend
     assert "\n+\x1b]0;title\n" in vendored.run("diff").stdout
 
 
-def test_without_its_packages_it_says_what_sets_them_up() -> None:
+def test_a_missing_package_is_reported_with_the_way_to_install_it() -> None:
     done = subprocess.run([sys.executable, "-S", "-m", "tools"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "is not installed here\nnext: make vendor" in done.stderr
     assert done.returncode == 2
 
 
-def test_a_hook_of_git_does_not_lead_into_its_repository(project: Project, tmp_path: Path) -> None:
+def test_variables_of_a_git_hook_do_not_change_its_repository(project: Project, tmp_path: Path) -> None:
     git("init", "-q", cwd=tmp_path)
     project.env |= {"GIT_DIR": str(tmp_path / ".git"), "GIT_INDEX_FILE": str(tmp_path / "index")}
     before = snapshot(tmp_path / ".git")

@@ -1,10 +1,10 @@
-"""`outdated`: what upstream has that the pin has not, and what a rebase would meet."""
+"""Tests `outdated`: upstream's commits since the pin, and what a rebase would merge."""
 
 import attrs
 import pytest
 
 from tests.tools.conftest import EDITED, FILES, Project, git, snapshot
-from tools.lock import load
+from tools.lock import Branch, dump, load
 
 CORE, NET, EXTRA, NEW = "models/alpha/core.py", "models/beta/net.py", "models/alpha/extra.py", "models/alpha/new.py"
 # What upstream does to net.py, whose patch puts math.pi for 3.14.
@@ -25,7 +25,7 @@ def test_the_newest_commit_is_current(vendored: Project) -> None:
 
 
 @pytest.mark.parametrize("outcome", MOVES)
-def test_what_becomes_of_a_patch(outcome: str, project: Project) -> None:
+def test_the_outcome_of_a_rebase_is_reported_for_each_patch(outcome: str, project: Project) -> None:
     new, words = MOVES[outcome]
     tip = project.advance({NET: new, NEW: b"NEW = 1\n"}, "A change of theirs")
     before = snapshot(project.root)
@@ -51,28 +51,25 @@ def test_commits_are_listed_newest_first_with_a_mark_where_a_pinned_file_changes
     assert f"*  {second[:12]}  2026-01-02  Clean up\n   {first[:12]}  2026-01-02  Say \\x1b[31mhello\n" in text
 
 
-def test_a_rewritten_history_is_said(project: Project) -> None:
-    git("commit", "-q", "--amend", "-m", "all anew", cwd=project.upstream)
-    assert "is no part of main" in project.run("outdated", code=1).stdout
-
-
-def test_a_pin_ahead_of_its_branch_is_said(project: Project) -> None:
+def test_a_pin_ahead_of_its_branch_and_a_rewritten_history_are_said(project: Project) -> None:
     project.advance({EXTRA: b"x = 1\n"})
     project.run("rebase", "--to", "main")
     git("reset", "-q", "--hard", "HEAD~1", cwd=project.upstream)
     report = project.json("outdated", code=1)
     assert (report["ahead"], report["diverged"], report["commits"]) == (True, False, [])
+    git("commit", "-q", "--amend", "-m", "all anew", cwd=project.upstream)
+    assert "is no part of main" in project.run("outdated", code=1).stdout
 
 
-@pytest.mark.parametrize("url", ["{upstream}-not-there", "https://127.0.0.1:9/x.git"])
-def test_an_upstream_that_cannot_be_asked_is_exit_5_with_a_way_on(url: str, vendored: Project) -> None:
-    upstream = load(vendored.root).decisions.upstream
-    vendored.decide(upstream=attrs.evolve(upstream, url=url.format(upstream=upstream.url)))
-    assert "next: git config --global url.FOLDER.insteadOf " in vendored.run("outdated", code=5).stderr
-    assert vendored.json("outdated", "--upstream", vendored.upstream)["current"] is True
+def test_an_unreachable_upstream_is_exit_5_with_a_next_step(project: Project) -> None:
+    project.alone()
+    assert "next: git config --global url.FOLDER.insteadOf " in project.run("outdated", code=5).stderr
+    assert project.json("outdated", "--upstream", project.upstream.with_name("away"))["current"] is True
 
 
-def test_offline_asks_a_repository_on_this_machine_alone(vendored: Project) -> None:
-    vendored.run("outdated", "--offline")
-    vendored.decide(upstream=attrs.evolve(load(vendored.root).decisions.upstream, url="https://127.0.0.1:9/x.git"))
-    assert "is not asked, offline" in vendored.run("outdated", "--offline", code=5).stderr
+def test_offline_reads_only_local_repositories(project: Project) -> None:
+    project.run("outdated", "--offline")
+    lock, url = load(project.root), "https://127.0.0.1:9/x.git"
+    project.decide(upstream=Branch(url, "main"))
+    project.lock.write_bytes(dump(attrs.evolve(lock, pin=attrs.evolve(lock.pin, url=url))))
+    assert f"{url} is not asked, offline" in project.run("outdated", "--offline", code=5).stderr

@@ -1,18 +1,15 @@
-"""`rebase` and its companions: the patches at another commit of upstream, all of it or nothing yet."""
+"""Tests `rebase`, which carries the patches to another commit of upstream, and its companions."""
 
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import attrs
 import pytest
 
-from tests.conftest import ROOT
-from tests.tools.conftest import EDITED, FILES, Project, git, make_project, snapshot, write
-from tests.tools.test_vendor import KILLED_AT
+from tests.tools.conftest import EDITED, FILES, Project, dateless, git, make_project, snapshot, write
+from tests.tools.test_refresh import FAULTY
 from tools.lock import ABSENT, dump, load
 
 CORE, NET, EXTRA, NEW = "models/alpha/core.py", "models/beta/net.py", "models/alpha/extra.py", "models/alpha/new.py"
@@ -23,20 +20,8 @@ RENAMES: dict[str, bytes | None] = {NET: None, "models/beta/shapes.py": MERGES, 
 RENAMES["models/alpha/more.py"] = FILES[EXTRA]
 
 
-def ours(project: Project) -> dict[str, bytes]:
-    """Patches, decisions and lock."""
-    files = [project.lock, project.root / "pyproject.toml", *(project.root / "patches").iterdir()]
-    return {path.name: path.read_bytes() for path in files}
-
-
-def dateless(files: dict[str, bytes]) -> dict[str, list[bytes]]:
-    """`files` without the day in a patch's header, and what hashes that."""
-    dated = (b"Last-Update", b"patch_sha256 =", b"digest =")
-    return {name: [line for line in data.split(b"\n") if not line.startswith(dated)] for name, data in files.items()}
-
-
 def in_order(project: Project) -> dict[str, bytes]:
-    """Lock, patches and documents agree, and a tree can be made of them; its files."""
+    """Check lock, patches and documents, and vendor again; the tree's files."""
     project.run("lint")
     shutil.rmtree(project.tree, ignore_errors=True)
     project.run("vendor")
@@ -45,7 +30,7 @@ def in_order(project: Project) -> dict[str, bytes]:
 
 
 def merge(project: Project, path: str = NET) -> Path:
-    """A file of the rebase that stands in the project."""
+    """A file in build/rebase."""
     return project.root / "build" / "rebase" / path
 
 
@@ -53,27 +38,36 @@ def merge(project: Project, path: str = NET) -> Path:
 def stopped(project: Project) -> Project:
     """A project whose rebase has stopped at a conflict in net.py."""
     project.advance({NET: CONFLICTS, EXTRA: b"x = 1\n"})
-    before = ours(project)
+    before = project.state()
     said = project.run("rebase", "--to", "main", code=3).stderr
     assert "patches/net.patch: models/beta/net.py: conflict markers on lines 5, 7, 11" in said
-    assert ours(project) == before
+    assert project.state() == before
     return project
 
 
 # --- Without a stop ---
 
 
-def test_a_patch_whose_file_did_not_change_stays_byte_for_byte(project: Project) -> None:
-    before = ours(project)
+def test_a_patch_of_an_unchanged_file_stays_byte_for_byte(project: Project) -> None:
+    project.run("vendor")
+    before = project.state()
     tip = project.advance({EXTRA: b"# something to see\n", "README": b"hello\n"})
     done = project.run("rebase", "--to", "main").stdout
     assert re.search(r"patches/net.patch +applies as it is", done)
     assert re.search(r"models/alpha/extra.py +changed upstream", done)
     assert f"the pin is {tip[:12]} of 2026-01-02\nnext: python -m tools vendor" in done
-    assert {name for name, data in ours(project).items() if data != before[name]} == {"upstream.lock"}
+    assert {name for name, data in project.state().items() if data != before[name]} == {"upstream.lock"}
+    said = project.run("verify", code=1).stderr
+    assert f"built for {project.commit[:7]}, the lock now says {tip[:7]}" in said
     assert in_order(project)[EXTRA] == b"# something to see\n"
     assert not (project.root / "build" / "rebase").exists()
     assert f"nothing to do: the pin is {tip[:12]}" in project.run("rebase", "--to", "main").stdout
+
+
+def test_a_file_that_does_not_exist_cannot_be_added(project: Project) -> None:
+    project.advance({NEW: b"NEW = 1\n"})
+    said = project.run("rebase", "--to", "main", "--add", "ther.py", code=2).stderr
+    assert f"ther.py does not name one file to add\nnext: choose from: {NEW}" in said
 
 
 @pytest.mark.parametrize(
@@ -86,28 +80,20 @@ def test_a_patch_whose_file_did_not_change_stays_byte_for_byte(project: Project)
     ],
     ids=["edits", "renames", "a file taken up", "a file dropped"],
 )
-def test_there_and_back_is_the_identity_but_for_the_date(
+def test_a_rebase_there_and_back_changes_only_dates(
     changes: dict[str, bytes | None], there: tuple[str, ...], back: tuple[str, ...], project: Project
 ) -> None:
     project.run("lock")
-    before = ours(project)
+    before = dateless(project.root)
     tip = project.advance(changes)
+    assert project.json("rebase", "--to", tip, "--dry-run", code=None)["new_files"] == [NEW] * (NEW in changes)
     project.run("rebase", "--to", tip, *there)
-    assert dateless(ours(project)) != dateless(before)
+    assert dateless(project.root) != before
     project.run("rebase", "--to", project.commit, *back)
-    assert dateless(ours(project)) == dateless(before)
+    assert dateless(project.root) == before
 
 
-def test_a_renamed_file_takes_its_patch_along(project: Project) -> None:
-    project.advance(RENAMES)
-    assert "now models/beta/shapes.py" in project.run("rebase", "--to", "main").stdout
-    tree = in_order(project)
-    assert tree["models/beta/shapes.py"] == b"# Shapes.\n" + EDITED[NET]
-    # The baseline was asked for the new paths, and has neither.
-    assert {file.path for file in load(project.root).files if file.baseline == ABSENT} == tree.keys() - FILES.keys()
-
-
-def test_a_renamed_file_is_told_from_another_that_looks_like_it(project: Project) -> None:
+def test_a_renamed_file_takes_its_patch_along_and_is_told_from_one_that_looks_like_it(project: Project) -> None:
     """Two pairs of renames, of which git's merge of whole trees would take the wrong ones."""
     long = b"".join(b"ONE_%d = %d\n" % (number, number) for number in range(20)) + FILES[NET]
     other = long.replace(b"ONE_0", b"TWO_0")
@@ -115,8 +101,11 @@ def test_a_renamed_file_is_told_from_another_that_looks_like_it(project: Project
     project.run("rebase", "--to", "main")
     less = long.replace(b"ONE_2", b"THREE_2").replace(b"ONE_3", b"THREE_3")
     project.advance({NET: None, EXTRA: None, "models/alpha/x.py": other, "models/beta/y.py": less})
-    project.run("rebase", "--to", "main")
-    assert b"math.pi" in in_order(project)["models/beta/y.py"]
+    assert "now models/beta/y.py" in project.run("rebase", "--to", "main").stdout
+    tree = in_order(project)
+    assert tree["models/beta/y.py"] == less.replace(b"3.14 ", b"math.pi ")
+    # The baseline was asked for the new paths, and has neither.
+    assert {file.path for file in load(project.root).files if file.baseline == ABSENT} == tree.keys() - FILES.keys()
 
 
 def test_a_newline_that_upstream_puts_at_the_end_is_no_conflict(tmp_path: Path) -> None:
@@ -126,17 +115,7 @@ def test_a_newline_that_upstream_puts_at_the_end_is_no_conflict(tmp_path: Path) 
     assert in_order(project)[CORE] == FILES[CORE] + b" * 1\n"
 
 
-def test_new_files_are_told_and_taken_up_when_asked(project: Project) -> None:
-    project.advance({NEW: b"NEW = 1\n"})
-    assert project.json("rebase", "--to", "main", "--dry-run")["new_files"] == [NEW]
-    said = project.run("rebase", "--to", "main", "--add", "ther.py", code=2).stderr
-    assert f"ther.py is not the name of one thing to add\nnext: there is to add: {NEW}" in said
-    assert NEW in project.run("rebase", "--to", "main").stdout
-    project.run("rebase", "--to", "main", "--add", "new.py")
-    assert in_order(project)[NEW] == b"NEW = 1\n"
-
-
-def test_an_extras_patch_is_carried_too(tmp_path: Path) -> None:
+def test_an_extras_patch_is_rebased_too(tmp_path: Path) -> None:
     project = make_project(tmp_path, extras={"exact": ["net.patch"]})
     project.advance({NET: MERGES})
     project.run("rebase", "--to", "main")
@@ -148,27 +127,25 @@ def test_an_extras_patch_is_carried_too(tmp_path: Path) -> None:
 # --- Where to ---
 
 
-def test_a_commit_goes_by_several_names(vendored: Project, tmp_path: Path) -> None:
-    upstream = tmp_path / "copy"
-    git("clone", "-q", vendored.upstream, upstream, cwd=tmp_path)
-    tip = Project(vendored.root, upstream, "", vendored.store).advance({EXTRA: b"x = 1\n"})
-    git("tag", "-a", "v2", "-m", "two", cwd=upstream)
-    git("tag", "light", cwd=upstream)
-    tag = git("rev-parse", "v2", cwd=upstream).strip()
+def test_a_commit_may_be_named_by_branch_tag_or_id(vendored: Project, tmp_path: Path) -> None:
+    copy = vendored.cloned(tmp_path / "copy")
+    tip = copy.advance({EXTRA: b"x = 1\n"})
+    git("tag", "-a", "v2", "-m", "two", cwd=copy.upstream)
+    git("tag", "light", cwd=copy.upstream)
+    tag = git("rev-parse", "v2", cwd=copy.upstream).strip()
     for name in ("v2", "light", tip, tip[:8], "refs/heads/main", tag):
-        end = vendored.json("rebase", "--to", name, "--url", upstream.as_uri(), "--dry-run")["to"]
+        end = vendored.json("rebase", "--to", name, "--url", copy.upstream.as_uri(), "--dry-run")["to"]
         assert (end["commit"], end["branch"]) == (tip, "main")
     for name in ("nothing", "0123abcd", "0" * 40, "--upload-pack=touch x", "", "*"):
-        done = vendored.run("rebase", f"--to={name}", "--url", upstream.as_uri(), code=None)
+        done = vendored.run("rebase", f"--to={name}", "--url", copy.upstream.as_uri(), code=None)
         assert (done.returncode in (2, 5), "error:" in done.stderr) == (True, True), name
 
 
 def test_another_branch_or_repository_is_followed_from_then_on(project: Project, tmp_path: Path) -> None:
-    git("clone", "-q", project.upstream, tmp_path / "fork", cwd=tmp_path)
-    git("checkout", "-q", "-b", "dev/next", cwd=tmp_path / "fork")
-    write(tmp_path / "fork", {EXTRA: b"x = 1\n"})
-    git("commit", "-q", "-a", "-m", "a fork", cwd=tmp_path / "fork")
-    url = (tmp_path / "fork").as_uri()
+    fork = project.cloned(tmp_path / "fork")
+    git("checkout", "-q", "-b", "dev/next", cwd=fork.upstream)
+    fork.advance({EXTRA: b"x = 1\n"})
+    url = fork.upstream.as_uri()
     assert "written: pyproject.toml" in project.run("rebase", "--to", "dev/next", "--url", url).stdout
     upstream = load(project.root).decisions.upstream
     assert (upstream.url, upstream.branch) == (url, "dev/next")
@@ -189,19 +166,16 @@ def test_a_token_in_a_url_reaches_no_file(project: Project) -> None:
     assert not [path for path, (data, _) in snapshot(project.root).items() if b"secret" in data]
 
 
-def test_a_commit_that_only_a_copy_has_is_warned_of(project: Project, tmp_path: Path) -> None:
-    git("clone", "-q", project.upstream, tmp_path / "copy", cwd=tmp_path)
-    write(tmp_path / "copy", {EXTRA: b"x = 1\n"})
-    git("commit", "-q", "-a", "-m", "mine alone", cwd=tmp_path / "copy")
+def test_a_commit_that_only_a_copy_has_gives_a_warning(project: Project, tmp_path: Path) -> None:
+    project.cloned(tmp_path / "copy").advance({EXTRA: b"x = 1\n"}, "mine alone")
     said = project.run("rebase", "--to", "main", "--upstream", tmp_path / "copy").stderr
-    assert "warning: nobody else may be able to fetch" in said
+    assert "warning: others may not be able to fetch" in said
     project.advance({EXTRA: b"x = 2\n"})
-    git("fetch", "-q", cwd=tmp_path / "copy")
-    git("reset", "-q", "--hard", "origin/main", cwd=tmp_path / "copy")
-    assert "warning" not in project.run("rebase", "--to", "main", "--upstream", tmp_path / "copy").stderr
+    project.cloned(tmp_path / "fresh")
+    assert "warning" not in project.run("rebase", "--to", "main", "--upstream", tmp_path / "fresh").stderr
 
 
-def test_a_pin_that_is_nowhere_any_more_is_left_behind(project: Project) -> None:
+def test_a_pin_that_upstream_deleted_can_be_left(project: Project) -> None:
     project.run("vendor")
     git("commit", "-q", "--amend", "-m", "all anew", cwd=project.upstream)
     git("reflog", "expire", "--expire=now", "--all", cwd=project.upstream)
@@ -211,16 +185,10 @@ def test_a_pin_that_is_nowhere_any_more_is_left_behind(project: Project) -> None
     in_order(project)
 
 
-def test_offline_asks_no_network(project: Project) -> None:
-    project.run("vendor")
-    said = project.run("rebase", "--to", "main", "--url", "https://127.0.0.1:9/x.git", "--offline", code=5).stderr
-    assert "https://127.0.0.1:9/x.git is not asked, offline" in said
-
-
 # --- A stop ---
 
 
-def test_it_goes_on_from_any_shell_and_asks_nobody(stopped: Project) -> None:
+def test_a_resolved_rebase_continues_without_upstream(stopped: Project) -> None:
     assert "conflict markers" in stopped.run("rebase-continue", code=3).stderr
     assert stopped.json("rebase-status")["to_decide"][0]["text"].startswith("patches/net.patch: models/beta/net.py")
     merge(stopped).write_bytes(RESOLVED)
@@ -233,7 +201,7 @@ def test_it_goes_on_from_any_shell_and_asks_nobody(stopped: Project) -> None:
     assert stopped.json("rebase-status")["under_way"] is False
 
 
-def test_git_says_why_it_stopped_and_what_its_commands_do_counts(stopped: Project) -> None:
+def test_git_shows_the_conflict_and_its_commands_count(stopped: Project) -> None:
     assert re.search(rf"both modified: +{NET}", git("status", cwd=merge(stopped, ".")))
     merge(stopped).write_bytes(RESOLVED)
     git("add", NET, cwd=merge(stopped, "."))
@@ -243,8 +211,8 @@ def test_git_says_why_it_stopped_and_what_its_commands_do_counts(stopped: Projec
     assert in_order(stopped)[NET] == RESOLVED
 
 
-def test_a_line_that_gets_lost_is_listed_and_needs_a_word(stopped: Project) -> None:
-    # Given before there is a loss to see, leave to lose lines is none.
+def test_a_lost_line_stops_the_rebase_until_it_is_accepted(stopped: Project) -> None:
+    # While there is a conflict, it accepts no loss.
     stopped.run("rebase-continue", "--allow-loss", code=3)
     merge(stopped).write_bytes(b"import math\n\n\ndef area(r):\n    return math.tau * r * r / 2\n")
     said = stopped.run("rebase-continue", code=3).stderr
@@ -256,11 +224,10 @@ def test_a_line_that_gets_lost_is_listed_and_needs_a_word(stopped: Project) -> N
 
 
 LOSSES = [
-    ("a\nb\n", "a\nx\nb\n", "A\nb\n", "A\nx\nb\nc\n", 0),
     ("a\nb\n", "a\nx\nb\n", "A\nb\n", "A\nb\nc\n", 1),
     # Upstream has it now.
     ("a\nb\n", "a\nx\nb\n", "x\nA\nb\n", "x\nA\nb\nc\n", 0),
-    # There were others of its kind.
+    # The file had that line before.
     ("x\na\n", "x\nx\nx\na\n", "x\nA\n", "x\nx\nA\n", 1),
     # The patch only moves it.
     ("x\na\nb\n", "a\nb\nx\n", "x\nA\nb\n", "A\nb\nc\n", 1),
@@ -268,7 +235,7 @@ LOSSES = [
 ]
 
 
-def test_each_added_line_is_added_still_or_upstream_now(tmp_path: Path) -> None:
+def test_each_added_line_must_still_be_added_or_be_upstream_now(tmp_path: Path) -> None:
     def side(number: int) -> dict[str, bytes]:
         return {f"models/alpha/f{at}.py": str(case[number]).encode() for at, case in enumerate(LOSSES)}
 
@@ -282,27 +249,22 @@ def test_each_added_line_is_added_still_or_upstream_now(tmp_path: Path) -> None:
     ]
 
 
-def test_what_no_patch_may_make_is_refused(stopped: Project) -> None:
-    for result, words in (
-        (EDITED[NET] + b"return return\n", "is no Python"),
-        (RESOLVED.replace(b"\n", b"\r\n"), "has Windows line ends"),
-        (EDITED[NET] + b"# \xff\n", "is no Python: 'utf-8' codec"),
-        (b"", "nothing is left in it"),
-    ):
+def test_a_resolution_that_no_patch_may_make_is_refused(stopped: Project) -> None:
+    for result, said in FAULTY.values():
         merge(stopped).write_bytes(result)
-        assert words in stopped.run("rebase-continue", "--allow-loss", code=3).stderr
+        assert said in stopped.run("rebase-continue", "--allow-loss", code=3).stderr
 
 
-def test_a_patch_with_nothing_left_to_do_goes_only_when_told(stopped: Project) -> None:
+def test_a_patch_that_changes_nothing_is_dropped_only_when_told(stopped: Project) -> None:
     git("checkout", "--ours", NET, cwd=merge(stopped, "."))
     said = stopped.run("rebase-continue", code=3).stderr
-    assert "patches/net.patch: nothing of it is left to do" in said
+    assert "patches/net.patch: changes nothing any more" in said
     assert "next: python -m tools rebase-continue --drop patches/net.patch" in said
     assert "removed: patches/net.patch" in stopped.run("rebase-continue", "--drop", "net.patch").stdout
     assert in_order(stopped)[NET] == CONFLICTS
 
 
-def test_files_that_are_gone_take_their_patches_along_only_when_told(project: Project) -> None:
+def test_files_that_are_gone_are_dropped_only_when_told(project: Project) -> None:
     project.advance({NET: None, EXTRA: None, "models/beta/other.py": b"x = 1\n"})
     said = project.run("rebase", "--to", "main", code=3).stderr
     assert "patches/net.patch: models/beta/net.py is gone upstream" in said
@@ -316,7 +278,7 @@ def test_files_that_are_gone_take_their_patches_along_only_when_told(project: Pr
     assert in_order(project).keys() == FILES.keys() - {NET, EXTRA} | {"models/beta/other.py"}
 
 
-def test_a_folder_that_moved_is_a_matter_of_the_decisions(project: Project) -> None:
+def test_a_moved_folder_needs_a_change_in_pyproject(project: Project) -> None:
     body = b"".join(b"LINE_%d = %d\n" % (number, number) for number in range(9))
     project.advance({EXTRA: body, NET: body + FILES[NET]})
     project.run("rebase", "--to", "main")
@@ -332,31 +294,31 @@ def test_a_folder_that_moved_is_a_matter_of_the_decisions(project: Project) -> N
     assert b"math.pi" in in_order(project)["shapes/net.py"]
 
 
-def test_a_second_rebase_refuses_and_abort_forgets_the_first(stopped: Project) -> None:
+def test_a_second_rebase_is_refused_until_the_first_is_aborted(stopped: Project) -> None:
     before = snapshot(stopped.root)
     assert "a rebase is under way" in stopped.run("rebase", "--to", "main", code=2).stderr
     assert snapshot(stopped.root) == before
     stopped.run("rebase-abort")
-    assert "nothing to abort" in stopped.run("rebase-abort", code=2).stderr
-    assert "no rebase is under way" in stopped.run("rebase-continue", code=2).stderr
+    for verb, said in (("rebase-abort", "nothing to abort"), ("rebase-continue", "no rebase is under way")):
+        assert said in stopped.run(verb, code=2).stderr
     stopped.run("rebase", "--to", "main", code=3)
 
 
 @pytest.mark.parametrize("name", ["upstream.lock", "patches/net.patch", "patches/core.patch"])
-def test_what_changed_in_between_is_not_overwritten(name: str, stopped: Project) -> None:
+def test_edits_made_during_a_rebase_are_not_overwritten(name: str, stopped: Project) -> None:
     merge(stopped).write_bytes(RESOLVED)
     lock = load(stopped.root)
     text = (stopped.root / name).read_bytes().replace(b"Description: ", b"Description: Mine. ")
     sealed = dump(attrs.evolve(lock, pin=attrs.evolve(lock.pin, date="2026-01-01")))
     (stopped.root / name).write_bytes(sealed if name == "upstream.lock" else text)
-    before = ours(stopped)
+    before = stopped.state()
     assert name in stopped.run("rebase-continue", code=None).stderr
-    assert ours(stopped) == before
+    assert stopped.state() == before
     stopped.run("rebase-abort")
 
 
 @pytest.mark.parametrize("net", [MERGES, CONFLICTS, None])
-def test_a_dry_run_writes_nothing_and_exits_as_the_real_one(net: bytes | None, project: Project) -> None:
+def test_a_dry_run_writes_nothing_and_reports_the_same(net: bytes | None, project: Project) -> None:
     project.advance({NET: net})
     before = snapshot(project.root)
     verb = ["rebase", "--to", "main", *([] if net else ["--drop", "net.patch"])]
@@ -367,12 +329,12 @@ def test_a_dry_run_writes_nothing_and_exits_as_the_real_one(net: bytes | None, p
     assert told[:-1] == real.stdout.splitlines()[: len(told) - 1]
 
 
-def test_documents_and_pieces_follow(project: Project, tmp_path: Path) -> None:
+def test_a_rebase_updates_documents_and_pieces(project: Project, tmp_path: Path) -> None:
     (project.root / "README.md").write_text("<!-- computed: pins -->\n<!-- end -->\n", encoding="utf-8")
     project.wheels(tmp_path / "index", {"parts==1.0": {"parts/all.py": FILES[NET] + FILES[EXTRA] + b"x = 1\n"}})
     tip = project.advance({EXTRA: b"x = 1\n", NET: b"y = 'nowhere else'\n" + FILES[NET]})
     said = project.run("rebase", "--to", "main").stderr
-    assert re.search(f"an index alone does not give .*{NET}", said)
+    assert re.search(f"the wheels do not have all of .*{NET}", said)
     assert tip in (project.root / "README.md").read_text(encoding="utf-8")
     pieces = {file.path: file.pieces for file in load(project.root).files}
     assert pieces[EXTRA]
@@ -380,21 +342,23 @@ def test_documents_and_pieces_follow(project: Project, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-def test_a_run_killed_at_any_rename_is_finished_by_the_same_verb(project: Project, tmp_path: Path) -> None:
-    tip = project.advance({NET: MERGES, EXTRA: b"x = 1\n"})
-    began, after = ours(project), {}
-    shutil.copytree(project.root, tmp_path / "began")
-    for renames in range(99):
-        shutil.copytree(tmp_path / "began", root := tmp_path / str(renames))
-        run = Project(root, project.upstream, tip, project.store)
-        words = ["--root", root, "--store", run.store, "rebase", "--to", tip]
-        command = [sys.executable, "-c", KILLED_AT, str(renames), *words]
-        killed = subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode
+@pytest.mark.parametrize("verb", ["rebase --to main", "refresh"])
+def test_a_run_killed_at_any_rename_is_finished_by_the_same_verb(verb: str, project: Project, tmp_path: Path) -> None:
+    (project.root / "MODEL_CHANGES.md").write_text("<!-- computed: patches -->\n<!-- end -->\n", encoding="utf-8")
+    project.run("lock")
+    project.run("vendor")
+    project.advance({NET: MERGES, EXTRA: b"x = 1\n"})
+    write(project.tree, {NET: RESOLVED})
+    before, after = project.state(), {}
+    renames, killed = 0, True
+    while killed:
+        shutil.copytree(project.root, root := tmp_path / str(renames))
+        run = Project(root, project.upstream, "", project.store)
+        killed = run.killed_at(renames, *verb.split())
         lock = run.lock.read_bytes()
-        run.run("rebase", "--to", tip)
-        after = after or ours(run)
-        assert ours(run) == after != began
-        assert lock in (began["upstream.lock"], after["upstream.lock"])
-        if killed == 0:
-            break
-    assert (killed, renames > 3) == (0, True)
+        run.run(*verb.split())
+        after = after or run.state()
+        assert run.state() == after != before
+        assert lock in (before["upstream.lock"], after["upstream.lock"])
+        renames += 1
+    assert renames > 4
