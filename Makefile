@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 TOOLS := DSU_PATCHES_BY_MAKE=1 $(VENV)/tools/bin/python -m tools
-PIP = python -m pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(call quoted,TORCH_INDEX))
+PIP = python -m pip install -qq --disable-pip-version-check $(if $(value TORCH_INDEX),--extra-index-url $(call quoted,TORCH_INDEX))
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 # These of the user's variables would hide tools/, or install packages outside the environments.
@@ -12,28 +12,29 @@ export PIP_USER := 0
 unexport PIP_TARGET PIP_PREFIX
 
 # The variables that each verb takes.
-takes-vendor := DEST COMPONENTS EXTRAS UPSTREAM OFFLINE FORCE ## get the pinned files, patch and verify them, put them in place
+takes-vendor := DEST COMPONENTS EXTRAS UPSTREAM OFFLINE FORCE ## get the pinned files, patch, verify, put in place
 takes-verify := DEST COMPONENTS ## check a vendored tree against the lock, offline
 takes-diff := DEST FILE CONTEXT EXPORT UPSTREAM OFFLINE ## show upstream against the vendored tree
-takes-status := DEST ## show pin, store, tree, patches and a rebase under way
-takes-clean := DEST FORCE ## remove our files from a tree, put back those that they replaced
+takes-status := DEST ## show pin, tree, patches, extras and a rebase
+takes-clean := DEST FORCE ## take it back: remove our files, put back what was there
 takes-audit := DEST TREE BASELINE BASELINE_FROM HTML CHECK UPSTREAM OFFLINE ## compare upstream, baseline and tree
 takes-refresh := DEST COMPONENTS ADOPT DROP DESCRIPTION UPSTREAM OFFLINE ## turn edits in the vendored tree into patches
 takes-lock := UPSTREAM ## compute upstream.lock and the tables in the documents
-takes-outdated := UPSTREAM OFFLINE ## show upstream's commits since the pin, and what a rebase would merge
+takes-outdated := UPSTREAM OFFLINE ## show what is newer upstream, and what a rebase meets
 takes-rebase := TO URL DRY_RUN ADD DROP ALLOW_LOSS UPSTREAM OFFLINE ## carry the patches to another commit of upstream
 takes-rebase-continue := ADD DROP ALLOW_LOSS OFFLINE ## continue a rebase that stopped, once it is resolved
 takes-rebase-status := ## show the rebase under way, and the open decisions
 takes-rebase-abort := ## forget the rebase under way
 verbs := $(patsubst takes-%,%,$(filter takes-%,$(.VARIABLES)))
 #: DEST=folder      the tree, a folder with models/ in it; by default vendor/
-#: COMPONENTS=names only these. EXTRAS=names also applies the patches of these extras; none: of no extra
-#: UPSTREAM=place   ask this first: a clone, a URL, a bundle, or a folder with upstream's files
+#: COMPONENTS=names only these components
+#: EXTRAS=names     also the patches of these extras, until EXTRAS=none
+#: UPSTREAM=place   ask this first: a clone, URL, bundle, or folder of files
 #: OFFLINE=1        ask no network
-#: FORCE=1          do not stop for others' files or edits; the store keeps copies
+#: FORCE=1          replace others' files, remove edits; the store keeps copies
 #: JSON=1           print JSON only; for every verb
-#: TORCH_INDEX=url  get torch from this index; https://download.pytorch.org/whl/cpu has small builds
-#: `python -m tools VERB --help` explains the others. Values no, false, off, 0 and none at all turn a switch off.
+#: TORCH_INDEX=url  ask this index for torch too, such as one of small builds
+#: `python -m tools VERB --help` tells more. no, false, off, 0 or nothing: off.
 switches := OFFLINE FORCE JSON HTML CHECK DRY_RUN ALLOW_LOSS
 known := $(foreach verb,$(verbs),$(takes-$(verb))) $(switches) PYTHON VENV ARGS TORCH TORCH_INDEX KILLS UPGRADE
 unexport $(known)
@@ -57,7 +58,7 @@ help:
 $(verbs): $(VENV)/tools/ready
 	@$(TOOLS) $@ $(foreach name,$(takes-$@) JSON,$(call option,$(name)))
 
-check: $(VENV)/check/ready ## lint and format (ruff), types (mypy), floors (import-linter), workflows (zizmor), patches, documents
+check: $(VENV)/check/ready ## lint, types, floors, workflows, patches, documents
 	@$(VENV)/check/bin/ruff check .
 	@$(VENV)/check/bin/ruff format --check .
 	@$(VENV)/check/bin/mypy
@@ -67,33 +68,32 @@ check: $(VENV)/check/ready ## lint and format (ruff), types (mypy), floors (impo
 
 test: $(VENV)/test/ready ## run the whole suite (ARGS= for pytest)
 	@$(VENV)/test/bin/python -m pytest $(ARGS)
-test-sage: $(VENV)/sage/ready ## run the attention tests with the real SageAttention 1.0.6, without a GPU
+test-sage: $(VENV)/sage/ready ## run attention tests with SageAttention 1.0.6, no GPU
 	@$(VENV)/sage/bin/python -m pytest tests/models/test_sage_real.py tests/models/test_attend.py $(ARGS)
-test-torch: ## run the model tests with another torch, and save the results (TORCH=2.2.2 PYTHON=python3.10)
+test-torch: ## run the model tests on another torch (TORCH=2.2.2)
 	@$(MAKE) $(torch-env)/ready
 	@$(torch-env)/bin/python -m pytest tests/models --results tests/results $(ARGS)
 torch-env = $(VENV)/torch-$(or $(TORCH),$(error which torch? next: make test-torch TORCH=2.2.2))-python$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 test-frozen: $(VENV)/frozen/ready ## compare a program frozen by cx_Freeze with the plain one
 	@$(VENV)/frozen/bin/python -m pytest tests/frozen $(ARGS)
-stress: $(VENV)/test/ready ## kill hundreds of runs at random moments, and start eight at once (KILLS=300)
+stress: $(VENV)/test/ready ## kill runs at random, start eight at once (KILLS=300)
 	@$(VENV)/test/bin/python -m tests.stress $(if $(KILLS),--kills "$(KILLS)") $(ARGS)
-bench: $(VENV)/bench/ready ## measure attention, models and vendoring; writes bench/results/
+bench: $(VENV)/bench/ready ## measure attention, models, vendoring into bench/results/
 	@$(VENV)/bench/bin/python -m bench $(ARGS)
 
 more-sage := sageattention==1.0.6 triton==3.7.1
 more-frozen := cx_Freeze==8.7.3
 more-bench := matplotlib==3.11.2
-requirements: $(VENV)/check/ready ## pin the packages in requirements/ and what they need (UPGRADE=1 or =package)
+requirements: $(VENV)/check/ready ## pin what requirements/ names (UPGRADE=1 or =package)
 	@UPGRADE='$(call on,UPGRADE)' requirements/pin $(VENV)/check/bin/uv $(more-sage) $(more-frozen) $(more-bench)
-advisories: $(VENV)/check/ready ## ask PyPI for known vulnerabilities of the pinned packages (exit 1: some, 5: no answer)
+advisories: $(VENV)/check/ready ## ask PyPI for known holes in packages (exit 1: some)
 	@$(VENV)/check/bin/python requirements/advisories.py requirements/[!m]*.txt
 
-distclean: $(if $(wildcard vendor),clean) ## remove the vendored tree and the environments; stops for edits and for a rebase
+distclean: $(if $(wildcard vendor),clean) ## remove tree and environments; edits and a rebase stop it
 	@test ! -e build/rebase || { echo "error: a rebase is under way"; echo "next: make rebase-abort"; exit 2; } >&2
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
-# rotary-embedding-torch asks for torch 2.4, hyper-connections for 2.5, but both run on 2.0; so they are installed
-# without their dependencies. Torch before 2.3 was built for NumPy 1.
+# Two packages ask for a newer torch than their code needs, so pip takes no dependencies of theirs. torch before 2.3 was built for NumPy 1.
 $(VENV)/torch-%/ready: requirements/models.txt requirements/suite.txt
 	@echo "setting up $(@D), some gigabytes where the index has no CPU build" >&2; rm -rf $(@D) && $(PYTHON) -m venv $(@D)
 	@$(@D)/bin/$(PIP) --require-hashes -r requirements/suite.txt >&2

@@ -14,7 +14,7 @@ import attrs
 from bench.measure import compare
 from tests.conftest import ROOT
 from tests.tools.conftest import Project
-from tools.lock import DECISIONS, NAME, load
+from tools.lock import DECISIONS, NAME, dump, load
 
 
 def run(rounds: int) -> list[dict[str, Any]]:
@@ -80,3 +80,4 @@ def index_only(folder: Path) -> None:
     lock = load(ROOT)
     nowhere = attrs.evolve(lock.decisions.upstream, url=(folder / "nowhere").as_uri())
     Project(folder, Path(), lock.pin.commit, folder).decide(raw=[], upstream=nowhere)
+    (folder / NAME).write_bytes(dump(attrs.evolve(lock, pin=attrs.evolve(lock.pin, url=nowhere.url))))

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -48,20 +49,35 @@ def state(project: Project) -> str:
     return "new" if changed or here == new else "old" if here else "absent"
 
 
+def building(root: Path) -> bool:
+    """Whether a lock, a patch or a component is being written beside its place."""
+    folders = (root, root / "patches", root / "vendor/models")
+    return any(path.name.startswith(".") and path.suffix == ".new" for folder in folders for path in folder.iterdir())
+
+
 def killed(verb: str, template: Project, kills: int, chance: random.Random) -> Counter[str]:
     """Kill `kills` runs of `verb` that are still at work, each at another moment; what stood right behind the kill."""
     found: Counter[str] = Counter()
-    length = 0.0
+    with tempfile.TemporaryDirectory() as name:
+        whole = copy(template, Path(name))
+        began = time.monotonic()
+        whole.run(*verb.split())
+        length = time.monotonic() - began
     while found.total() < kills:
         with tempfile.TemporaryDirectory() as name:
             project = copy(template, Path(name))
-            began, run = time.monotonic(), start(project, verb)
-            if length:
-                time.sleep(chance.uniform(0, length))
+            run = start(project, verb)
+            if chance.random() < 0.3:
+                time.sleep(length * chance.uniform(0, 1))
+            else:
+                # What counts is a few milliseconds: from the first new file on, all is renamed in.
+                while run.poll() is None and not building(project.root):
+                    pass
+                time.sleep(chance.uniform(0, 0.02))
+            with suppress(ProcessLookupError):
                 os.killpg(run.pid, signal.SIGKILL)
             if run.wait() == -signal.SIGKILL:
                 found[state(project)] += 1
-            length = length or time.monotonic() - began
             project.run(*verb.split())
             assert state(project) == "new"
     return found

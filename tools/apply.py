@@ -98,11 +98,13 @@ def _script() -> int:
         count = folder(given.root, lock, given.source, given.dest, lock.extras(given.extras))
         print(f"{count} files in {given.dest.absolute()}")
         return 0
-    except (ToolError, OSError) as error:
-        print(
-            f"error: {getattr(error, 'message', error)}", *getattr(error, "findings", ()), sep="\n  ", file=sys.stderr
-        )
-        return getattr(error, "exit_code", 2)
+    except ToolError as error:
+        steps = [f"next: {step}" for step in error.next_steps if isinstance(step, str)]
+        print(f"error: {error.message}", *(f"  {it}" for it in error.findings), *steps, sep="\n", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

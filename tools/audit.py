@@ -51,7 +51,7 @@ def audit(
         base, vendored = upstream[file.path], _read_file(tree / file.path)
         status = "patched" if file.is_patched(extras) else "unchanged"
         if vendored is None:
-            status, vendored = "not vendored", results([file], upstream, read_patches(root, [file]))[file.path]
+            status, vendored = "not vendored", results([file], upstream, read_patches(root, [file]), extras)[file.path]
         elif sha256(vendored) != file.result(extras):
             status = "edited"
         hash_, old = baseline[file.path]

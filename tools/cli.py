@@ -106,7 +106,7 @@ EXTRAS = names(
 )
 OFFLINE = Option(["--offline"], is_flag=True, help="Ask no network.")
 UPSTREAM = Option(["--upstream"], help="Ask this first: a clone, a URL, a bundle, or a folder with upstream's files.")
-FORCE = Option(["--force"], is_flag=True, help="Do not stop for others' files or edits; the store keeps copies.")
+FORCE = Option(["--force"], is_flag=True, help="vendor: replace others' files; clean: remove edits. Copies are kept.")
 
 
 def verb_lines() -> list[tuple[str, str]]:
@@ -118,7 +118,7 @@ def verb_lines() -> list[tuple[str, str]]:
 def vendor(run: Run, dest: str | None, components: Names, extras: Names, **how: Any) -> int:
     """Get the pinned files, patch and verify them, and put them in place.
 
-    With --dest, put them into another project: `*.py` files in our component folders are replaced, all else stays.
+    With --dest, put them into another project: files there with our names are replaced, all else stays.
     """
     from tools import vendor as work
     from tools.verify import extras_in
@@ -254,7 +254,8 @@ def audit(run: Run, dest: str | None, tree: Path | None, html: str, check: bool,
     files = work.audit(run.root, lock, run.tree(dest), upstream, sides)
     checkout = tree and work.checkout(lock, tree.expanduser().absolute(), files)
     rows, below = work.table(lock, commit, files)
-    lines = aligned([*checkout.items()]) if checkout else [*aligned(rows), *below]
+    lines = aligned([("/".join(Path(path).parts[-2:]), word) for path, word in (checkout or {}).items()])
+    lines = lines or [*aligned(rows), *below]
     lines += ["all claims of the lock and the documents hold"] * check
     lines += [f"no diffs with the baseline: {why}"] * bool(why)
     if html:

@@ -5,6 +5,7 @@ Only fetching uses the user's configuration (proxies, credentials, `insteadOf`).
 
 import os
 import re
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -91,6 +92,8 @@ class Repo:
                 _remote(self.folder, _FETCH, ("fetch", *options, *shallow), url, ref)
             except NoSource as error:
                 refused = refused or error
+                if isinstance(error.__cause__, subprocess.TimeoutExpired):
+                    raise
             if self.has(commit):
                 return
         raise refused or _refused(url, f"it has no commit {commit}")
@@ -106,7 +109,7 @@ class Repo:
         done = self.run("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}", check=False)
         if done.code:
             text = f"no branch, tag or commit is called {name!r} in {url}; a short id has to be in branch {branch}"
-            raise UsageError(text, next_steps=[f"git ls-remote {url} lists all branches and tags"])
+            raise UsageError(text, next_steps=[f"git ls-remote {shlex.quote(url)} lists all branches and tags"])
         return done.out.decode().strip()
 
     def has(self, commit: str) -> bool:
@@ -222,7 +225,7 @@ def _remote(folder: Path, seconds: float, command: Iterable[str], url: str, *ref
 
 
 def _refused(url: str, why: str) -> NoSource:
-    step = f"git config --global url.FOLDER.insteadOf {url} makes git use a clone in FOLDER"
+    step = f"git config --global url.FOLDER.insteadOf {shlex.quote(url)}  # makes git use a clone in FOLDER"
     return NoSource(f"git {url} failed", [why], [step])
 
 

@@ -27,6 +27,7 @@ _HEAD = f"""\
 # Kinds of strings: the pattern that each matches, and its description for error messages.
 Text = Annotated[str, r"[^\x00-\x1f\x7f-\x9f]+", "a non-empty string without control characters"]
 Sha256 = Annotated[str, r"[0-9a-f]{64}", "a SHA-256 of 64 lower-case hex digits"]
+Side = Annotated[str, rf"[0-9a-f]{{64}}|{ABSENT}", "a SHA-256, or absent"]
 Commit = Annotated[str, r"[0-9a-f]{40}", "a commit id of 40 lower-case hex digits"]
 # No part is `..`, hidden, a device name of Windows, or ends in a dot, which Windows drops.
 _PART = r"(?!(?i:con|prn|aux|nul|com\d|lpt\d)(\.|/|$))\w([\w.-]*[\w-])?"
@@ -84,7 +85,7 @@ class PinnedFile:
 
     path: str = ""
     upstream: Sha256
-    baseline: Text = ""
+    baseline: Side = ""
     patch: FileName = ""
     patch_sha256: Sha256 = ""
     patched: Sha256 = ""
@@ -161,8 +162,9 @@ class Lock:
 
 def _insist_on(what: str, names: Iterable[str], known: Iterable[str]) -> None:
     if unknown := [name for name in names if name not in known]:
-        choice = f"choose from: {', '.join(sorted(known)) or 'none'}"
-        raise UsageError(f"no {what} is called {', '.join(unknown)}", next_steps=[choice])
+        there = sorted(known)
+        step = f"choose from: {', '.join(there) or 'none'}" if len(there) < 5 else "choose one of these"
+        raise UsageError(f"no {what} is called {', '.join(unknown)}", there if len(there) > 4 else (), [step])
 
 
 def is_called(path: str, name: str) -> bool:
@@ -172,7 +174,7 @@ def is_called(path: str, name: str) -> bool:
 
 def without_secrets(text: str) -> str:
     """`text` without user names and passwords in http and ftp URLs."""
-    return re.sub(r"(?i)\b(https?|ftp)://[^/\s@'\"]*@", r"\1://", text)
+    return re.sub(r"(?i)\b(https?|ftp)://[^/\s]*@", r"\1://", text)
 
 
 def is_path(text: str) -> bool:
@@ -204,6 +206,11 @@ def parse(text: str, decisions: Decisions) -> Lock:
 def decided(root: Path) -> Decisions:
     """The decisions in pyproject.toml below `root`. Raises UsageError with every fault."""
     found: Decisions = _structured(_toml(root / DECISIONS).get("tool", {}).get("vendor", {}), Decisions, DECISIONS)
+    named = [patch for patches in found.extras.values() for patch in patches]
+    wrong = [f"{patch} is named twice" for patch in sorted({*named}) if named.count(patch) > 1]
+    wrong += ["an extra is called none, which EXTRAS= takes for no extra"] * ("none" in found.extras)
+    if wrong:
+        raise UsageError(f"{DECISIONS} is malformed", wrong, [f"edit [tool.vendor.extras] in {DECISIONS}"])
     return found
 
 
@@ -267,6 +274,11 @@ def _lock(data: dict[str, Any], decisions: Decisions, *, agreed: bool) -> Lock:
         attrs.evolve(it, path=path, baseline=it.baseline or it.upstream, extra=decisions.extra_of(it.patch))
         for path, it in sorted(read.files.items())
     ]
+    patches = {file.patch for file in files}
+    unknown = [f"{name}: {it}" for name, group in decisions.extras.items() for it in group if it not in patches]
+    if agreed and unknown:
+        step = f"edit [tool.vendor.extras] in {DECISIONS}"
+        raise UsageError(f"{DECISIONS} names patches that {NAME} does not have", unknown, [step])
     return Lock(decisions, read.pin, read.baseline, tuple(files), read.wheels)
 
 

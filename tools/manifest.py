@@ -4,13 +4,14 @@ It holds no time, machine or source, so the same lock gives the same bytes every
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
 
 from tools.errors import Drift
-from tools.lock import Component, Lock, is_path
+from tools.lock import Component, Lock
 from tools.tree import MANIFEST
 
 _KIND = {"schema": 2, "tool": "dsu-patches"}
@@ -63,12 +64,14 @@ def read(folder: Path) -> Manifest:
         document = json.loads(data)
         results = {name: str(file["result"]) for name, file in document["files"].items()}
         carried, replaced = tuple(document.get("carried", ())), dict(document.get("replaced", {}))
-        names = (*results, *carried, *replaced)
-        plain = all(is_path(name) and "/" not in name and name.endswith(".py") for name in names)
-        if not plain or not _KIND.items() <= document.items():
+        extras, commit = tuple(document.get("extras", ())), document["upstream"]["commit"]
+        # Others' files may have names that ours may not have, but every file is in this folder.
+        plain = all(name.endswith(".py") and not {*name} & {*"/\\:\0"} for name in (*results, *carried, *replaced))
+        texts = (*results.values(), *replaced.values())
+        hashes = all(re.fullmatch("[0-9a-f]{64}", text) for text in texts) and all(type(it) is str for it in extras)
+        if not plain or not hashes or not _KIND.items() <= document.items():
             raise ValueError
-        commit = str(document["upstream"]["commit"])
-        return Manifest(results, tuple(document.get("extras", ())), carried, replaced, commit, data)
+        return Manifest(results, extras, carried, replaced, str(commit), data)
     except FileNotFoundError:
         return Manifest()
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -23,6 +23,8 @@ from tools.sources import on_github
 TITLE = "<title>Audit of the vendored models</title>"
 # Two lines that share this much of their words are shown as one changed line.
 ALIKE = 0.6
+# Pairs of words, or of lines, beyond which it is not worth the time to compare them.
+LONG = 10_000
 # Classes of names, operators and blanks, which get no colour.
 PLAIN = ("n", "o", "p", "w")
 # A line has a number (None: no line on this side) and words: HTML element, class, text.
@@ -94,7 +96,7 @@ def _rows(old: Sequence[Line], new: Sequence[Line]) -> Iterator[tuple[Line, Line
     """Rows of lines that differ: the most alike pair side by side, with the same for the lines before and after it."""
     alike = ((_likeness(one[1], other[1]), i, j) for i, one in enumerate(old) for j, other in enumerate(new))
     # For a long block this takes too long.
-    best, i, j = max(alike, default=(0, 0, 0)) if len(old) * len(new) < 10_000 else (0, 0, 0)
+    best, i, j = max(alike, default=(0, 0, 0)) if len(old) * len(new) < LONG else (0, 0, 0)
     if best < ALIKE:
         yield from zip_longest(old, new, fillvalue=(None, ()))
         return
@@ -107,6 +109,8 @@ def _rows(old: Sequence[Line], new: Sequence[Line]) -> Iterator[tuple[Line, Line
 @cache
 def _likeness(old: Words, new: Words) -> float:
     one, other = ([text for _, _, text in line if text.strip()] for line in (old, new))
+    if len(one) * len(other) > LONG:
+        return 0
     return SequenceMatcher(None, one, other, autojunk=False).ratio() if one or other else ALIKE
 
 
@@ -123,7 +127,8 @@ def _marked(old: Words, new: Words) -> tuple[Words, Words]:
 def _lines(data: bytes) -> list[Words]:
     """The lines of `data` as coloured Python."""
     # Pygments ends a line at a carriage return, git does not; so it is shown as a character.
-    text = data.decode(errors="replace").replace("\r", "\u240d").replace("\ufeff", "\ufffd")
+    text = data.decode(errors="replace").replace("\r", "\u240d")
+    text = "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
     lines: list[list[tuple[str, str, str]]] = [[]]
     for kind, piece in PythonLexer(stripnl=False, ensurenl=False).get_tokens(text):
         css = STANDARD_TYPES.get(kind, "")

@@ -6,6 +6,7 @@ resolves conflicts there. Patches and lock change only at the end.
 
 import json
 import shutil
+import tomllib
 from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
@@ -18,7 +19,7 @@ from tools.carry import Survey, prepare, survey
 from tools.change import Change, planned, write_all
 from tools.errors import HashMismatch, Next, NoSource, Undecided, UsageError, log
 from tools.files import sha256
-from tools.git import Repo, address, tip
+from tools.git import Repo, address, local, tip
 from tools.lock import DECISIONS, NAME, PATCHES, Decisions, Lock, Pin, decided, is_called, load, without_secrets
 from tools.patch import compose, faults, parse
 from tools.relock import Basis, computed
@@ -162,7 +163,7 @@ def ways(left: Sequence[tuple[str, str]]) -> Sequence[str | Next]:
 def _set_up(order: Order, repo: Repo) -> Rebase:
     root, offline = order.root, order.offline
     lock, decisions = load(root, agreed=False), decided(root)
-    url = order.url or decisions.upstream.url
+    url = str(local(order.url) or order.url) if order.url else decisions.upstream.url
     base = pinned(lock, root, lock.files, order.store, None if order.url else order.upstream, offline=offline).files
     patched = results(lock.files, base, read_patches(root, lock.files), tuple(decisions.extras))
     place, branch = address(order.upstream or url, offline=offline), decisions.upstream.branch
@@ -281,10 +282,14 @@ def _patches(root: Path, rebase: Rebase) -> Plan:
 
 
 def _decisions(root: Path, rebase: Rebase) -> tuple[Decisions, bytes]:
-    """The decisions with the new url and branch, and pyproject.toml with them."""
+    """The decisions with the new url and branch, and pyproject.toml with them. UsageError where that cannot be."""
     old, pin = rebase.decisions.upstream, rebase.pin
     head, table, rest = (root / DECISIONS).read_bytes().decode().partition("[tool.vendor.upstream]")
     for was, now in ((old.url, pin.url), (old.branch, pin.branch)):
         rest = rest.replace(json.dumps(was), json.dumps(now), 1)
     upstream = attrs.evolve(old, url=pin.url, branch=pin.branch)
+    said = tomllib.loads(head + table + rest)["tool"]["vendor"]["upstream"]
+    if (said["url"], said["branch"]) != (pin.url, pin.branch):
+        step = f'write url = "{pin.url}" and branch = "{pin.branch}" there'
+        raise UsageError(f"[tool.vendor.upstream] of {DECISIONS} cannot be changed", (), [step])
     return attrs.evolve(rebase.decisions, upstream=upstream), (head + table + rest).encode()

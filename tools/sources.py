@@ -4,6 +4,7 @@ A file is accepted for its SHA-256 alone, wherever it comes from.
 """
 
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -62,14 +63,14 @@ def from_git(name: str, place: str, lock: Lock) -> Source:
     def serve(wanted: Sequence[PinnedFile]) -> Answers:
         try:
             with git.Repo.temporary() as repo:
-                repo.fetch(place, lock.pin.commit, branch=lock.pin.branch)
+                repo.fetch(git.address(place, offline=False), lock.pin.commit, branch=lock.pin.branch)
                 for file in wanted:
                     data = repo.read(lock.pin.commit, file.path)
                     yield file, f"is not in commit {lock.pin.commit[:12]}" if data is None else data
         except ToolError as error:
             configs = [path for path in (Path(place, ".git/config"), Path(place, "config")) if path.is_file()]
             if any("promisor = true" in path.read_text(errors="replace") for path in configs):
-                step = f"git -C {place} fetch --refetch --no-filter"
+                step = f"git -C {shlex.quote(place)} fetch --refetch --no-filter"
                 raise NoSource(f"is a partial clone, which lacks files; `{step}` gets them") from error
             raise NoSource("; ".join(error.findings) or error.message) from error
 

@@ -36,6 +36,12 @@ def reserved(tree: Path) -> AbstractContextManager[None]:
     return held(tree / ".dsu-vendor.lock")
 
 
+def standing(folder: Path) -> Path:
+    """The component's folder, or the old one, where a killed run left that alone."""
+    old = _beside(folder)[1]
+    return old if old.exists() and not folder.exists() else folder
+
+
 def leftovers(folder: Path) -> list[Path]:
     """The folders that a killed or a running run has beside `folder`."""
     return [path for path in _beside(folder) if path.exists()]

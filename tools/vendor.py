@@ -99,6 +99,8 @@ def _install(order: Order, component: Component, made: Mapping[str, bytes]) -> N
     ours = {file.name: made[file.path] for file in component.files}
     others = {name: data for name, data in there.items() if name not in ours and name not in old.results}
     replaced = {name: sha256(there[name]) for name in there.keys() & ours if name not in old.results}
+    for name in replaced:
+        order.store.put(there[name])
     for name in sorted(there.keys() - others):
         if sha256(there[name]) not in {old.results.get(name), *_known(component)}:
             _keep(f"{component.path}/{name}", there[name], "replaced", order.store)
@@ -145,7 +147,7 @@ def clean(lock: Lock, place: Path, store: Store, *, force: bool = False) -> tupl
         for path, record in records.items():
             if record.data:
                 stays, back = _staying(place / path, record, store)
-                removed += [f"{path}/{name}" for name in [*(record.results.keys() - stays), tree.MANIFEST]]
+                removed += [f"{path}/{name}" for name in [*sorted(record.results.keys() - stays), tree.MANIFEST]]
                 restored += [f"{path}/{name}" for name in back]
                 if not stays:
                     # Python's cache of our files would keep the folder there.

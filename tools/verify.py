@@ -12,7 +12,7 @@ from tools.errors import ToolError
 from tools.files import digest
 from tools.lock import Component, Lock
 from tools.store import Store
-from tools.tree import MANIFEST, leftovers, python_files
+from tools.tree import MANIFEST, leftovers, python_files, standing
 
 # The folder of a rebase that waits for a decision.
 REBASE = "build/rebase"
@@ -88,7 +88,7 @@ def _component(tree: Path, lock: Lock, component: Component, extras: Sequence[st
 
 def extras_in(tree: Path, lock: Lock) -> dict[str, list[str]]:
     """The components of `tree` that have each extra, by its name. Raises Drift for a manifest that is not ours."""
-    found = {part.name: manifest.read(tree / part.path).extras for part in lock.components}
+    found = {part.name: manifest.read(standing(tree / part.path)).extras for part in lock.components}
     return {name: [part for part in found if name in found[part]] for name in lock.decisions.extras}
 
 
@@ -97,14 +97,16 @@ def status(root: Path, lock: Lock, tree: Path, store: Store) -> dict[str, Any]:
     trees = dict.fromkeys((part.name for part in lock.components), "not vendored")
     for part in (part for part in lock.components if vendored(tree, part)):
         found = check(tree, lock, [part])
-        trees[part.name] = f"{len(found)} findings, see make verify" if found else "as locked"
+        trees[part.name] = f"has {len(found)} findings, see verify" if found else "as locked"
     patches = {}
     for file in lock.patched:
         try:
             patches[file.patch] = read_patches(root, [file])[file.path].counts
         except ToolError as error:
             patches[file.patch] = error.message
-    extras = {name: f"in {', '.join(parts)}" if parts else "not there" for name, parts in extras_in(tree, lock).items()}
+    extras = {
+        name: f"in {', '.join(parts)}" if parts else "in no component" for name, parts in extras_in(tree, lock).items()
+    }
     stored = sum(store.get(file.upstream) is not None for file in lock.files)
     counts = {"pin": lock.pin.commit, "date": lock.pin.date, "stored": stored, "total": len(lock.files)}
     return {**counts, "tree": trees, "patches": patches, "extras": extras, "rebase": (root / REBASE).exists()}

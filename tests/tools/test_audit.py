@@ -289,6 +289,7 @@ def test_the_page_shows_every_line_of_both_sides_as_text(audited: Project) -> No
             sides[new] += [f"{right}:{unescape(other)}"] if right else []
         for side, lines in sides.items():
             text = versions[side].get(name.replace("-", "/"), b"").decode().replace("\r", "\u240d")
+            text = re.sub("[\0-\x08\x0b-\x1f\u202e]", "\ufffd", text)
             text += "no newline at the end\n" if text[-1:] not in ("", "\n") else ""
             due = [f"{number}:{line}" for number, line in enumerate(text.split("\n")[:-1], 1)]
             assert [line.removesuffix("\n") for line in lines] == due

@@ -97,3 +97,17 @@ def test_an_extra_is_applied_where_it_was_asked_for_and_stays_until_it_is_not(ve
     assert b"3.14" in (vendored.tree / "models/beta/net.py").read_bytes()
     vendored.run("verify")
     assert "choose from: round" in vendored.run("vendor", "--extras", "square", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("extras", "said"),
+    [
+        ({"round": ["nett.patch"]}, "round: nett.patch"),
+        ({"one": ["net.patch"], "two": ["net.patch"]}, "net.patch is named twice"),
+        ({"none": ["net.patch"]}, "an extra is called none"),
+    ],
+)
+def test_an_extra_that_nobody_could_use_is_refused(vendored: Project, extras: dict[str, list[str]], said: str) -> None:
+    vendored.decide(extras=extras)
+    for verb in ("vendor", "lint", "lock"):
+        assert said in vendored.run(verb, code=2).stderr

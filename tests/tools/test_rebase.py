@@ -153,6 +153,17 @@ def test_another_branch_or_repository_is_followed_from_then_on(project: Project,
     assert project.json("outdated")["current"] is True
 
 
+def test_decisions_that_cannot_be_changed_stop_a_rebase_before_anything_is_written(project: Project) -> None:
+    fork = project.cloned(project.root.parent / "fork")
+    path, url = project.root / "pyproject.toml", project.upstream.as_uri()
+    path.write_text(path.read_text("utf-8").replace(f'"{url}"', f"'{url}'"), encoding="utf-8")
+    before = project.state()
+    fork.advance({EXTRA: b"x = 1\n"})
+    said = project.run("rebase", "--to", "main", "--url", fork.upstream.as_uri(), code=2).stderr
+    assert "pyproject.toml cannot be changed" in said
+    assert project.state() == before
+
+
 def test_a_token_in_a_url_reaches_no_file(project: Project) -> None:
     url = "https://127.0.0.1:9/x.git"
     project.env |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{project.upstream.as_uri()}.insteadOf"}

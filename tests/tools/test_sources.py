@@ -162,7 +162,9 @@ def test_upstream_that_is_not_there_no_upstream_or_a_partial_clone_is_told(proje
     assert f"is a partial clone, which lacks files; `git -C {partial}" in missing(project, "--upstream", str(partial))
 
 
-@pytest.mark.parametrize("start", ["http://me:secret@", "http://secret@", "HTTP://me:secret@"])
+@pytest.mark.parametrize(
+    "start", ["http://me:secret@", "http://secret@", "HTTP://me:secret@", "http://me:sec'@secret@"]
+)
 def test_a_password_is_never_shown_or_saved(project: Project, raw: servers.Host, start: str) -> None:
     url = raw.url.replace("http://", start) + "/repo.git"
     done = project.run("vendor", "--upstream", url)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +96,7 @@ def app(tmp_path: Path) -> Path:
     same = "models/alpha/__init__.py"
     write(tmp_path / "app", {CORE: b"FACTOR = 3\n", "models/alpha/helper.py": b"h = 1\n", same: FILES[same]})
     write(tmp_path / "app", {"models/gamma/g.py": b"", "main.py": b"import models", "models/alpha/NOTES.md": b"mine"})
+    write(tmp_path / "app", {"models/alpha/my helper.py": b"", "models/alpha/._core.py": b"\0"})
     return tmp_path / "app"
 
 
@@ -115,6 +117,36 @@ def test_others_files_are_replaced_only_with_force_and_clean_puts_them_back(vend
     vendored.run("vendor", "--dest", place)
     assert vendored.json("clean", "--dest", place)["restored"] == [CORE, "models/alpha/__init__.py"][::-1]
     assert {path: data for path, (data, _) in snapshot(place).items()} == before
+
+
+def test_a_tree_whose_manifest_was_lost_can_be_cleaned(vendored: Project) -> None:
+    (vendored.tree / "models/alpha/PROVENANCE.json").unlink()
+    vendored.run("vendor")
+    vendored.run("clean")
+    assert (vendored.tree / CORE).exists()
+    assert not (vendored.tree / "models/beta").exists()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"replaced": {"core.py": "ab{precious}"}},
+        {"replaced": {"core.py": 5}},
+        {"replaced": {"../core.py": "0" * 64}},
+        {"carried": ["../../precious.py"]},
+        {"extras": [[]]},
+    ],
+)
+def test_a_manifest_that_somebody_made_up_reaches_no_other_file(
+    vendored: Project, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    precious, path = tmp_path / "precious.py", vendored.tree / "models/alpha/PROVENANCE.json"
+    precious.write_bytes(b"mine")
+    text = json.dumps({**json.loads(path.read_bytes()), **more}).replace("{precious}", str(precious))
+    path.write_text(text, encoding="utf-8")
+    for verb in ("verify", "vendor", "clean"):
+        assert "is not a manifest that this tool wrote" in vendored.run(verb, code=1).stderr
+    assert precious.read_bytes() == b"mine"
 
 
 def test_no_file_is_replaced_or_removed_without_a_copy(vendored: Project, tmp_path: Path) -> None:
@@ -171,7 +203,9 @@ def test_links_and_folders_in_the_way_are_named(vendored: Project, tmp_path: Pat
 
 @pytest.mark.skipif(os.name == "nt", reason="needs signals")
 def test_killed_at_any_rename_a_component_is_old_new_or_absent(vendored: Project, tmp_path: Path) -> None:
-    """No file of others is lost, and the next run finishes the work."""
+    """No file of others is lost, nor the tree's extra, and the next run finishes the work."""
+    vendored.decide(extras={"round": ["core.patch"]})
+    vendored.run("vendor", "--extras", "round")
     others = {"models/alpha/NOTES.md": b"mine", "models/alpha/helper.py": b"h = 1\n"}
     write(vendored.tree, {CORE: b"edited\n", **others})
     old = {path.name: path.read_bytes() for path in (vendored.tree / "models/alpha").glob("*.py")}
