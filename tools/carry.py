@@ -96,7 +96,7 @@ def prepare(repo: Repo, folders: Iterable[str], pinned: Files, patched: Files, c
     # For the git commands of a person, too.
     for key, value in (("merge.renames", "false"), ("merge.conflictStyle", "diff3"), ("core.autocrlf", "false")):
         repo.run("config", key, value)
-    files = _files(repo, folders)
+    files = repo.files(_NEW, folders)
     now = {path: place or path for path, (place, _) in _places(repo, pinned, files).items()}
     before, after = {}, {}
     for path, base in pinned.items():
@@ -115,16 +115,12 @@ def prepare(repo: Repo, folders: Iterable[str], pinned: Files, patched: Files, c
 
 def survey(repo: Repo, lock: Lock, folders: Iterable[str]) -> Survey:
     """The state of `repo`, which `prepare` set up, with all edits since."""
-    new = _files(repo, folders)
+    new = repo.files(_NEW, folders)
     places = _places(repo, [file.path for file in lock.files], new)
     unmerged = os.fsdecode(repo.run("diff", "--name-only", "--diff-filter=U", "-z").out).split("\0")
     files = [_carried(repo, file, *places[file.path], new, unmerged) for file in lock.files]
     taken = {file.path for file in files}
     return Survey(files, {path: data for path, data in new.items() if path not in taken})
-
-
-def _files(repo: Repo, folders: Iterable[str]) -> dict[str, bytes]:
-    return {path: data for folder in folders for path, data in repo.files(_NEW, folder).items()}
 
 
 def _ended(data: bytes, like: bytes) -> bytes:

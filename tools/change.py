@@ -42,9 +42,8 @@ def planned(root: Path, change: Change, verbs: Sequence[tuple[str, str]]) -> dic
     return {path: data for path, data in plan.items() if data != there.get(path)}
 
 
-def write_all(root: Path, change: Change, verbs: Sequence[tuple[str, str]]) -> list[str]:
-    """Write what is `planned`; the paths that changed. Raises as that does, before anything is written; OSError."""
-    plan = planned(root, change, verbs)
+def write_all(root: Path, plan: Mapping[str, bytes | None]) -> list[str]:
+    """Write what is `planned`; the paths that changed. Raises OSError."""
     # git keeps no empty folder, so a first patch may find none.
     (root / PATCHES).mkdir(exist_ok=True)
     for path, data in plan.items():

@@ -78,10 +78,9 @@ class Repo:
     def fetch(self, url: str, commit: str, *, branch: str = "", depth: int | None = 1) -> None:
         """Fetch `commit` from `url`; with `depth` None, its whole history. Raises NoSource.
 
-        Some servers refuse a commit id; then `branch` is fetched, and then all branches and tags.
+        Some servers refuse a commit id; then `branch` is fetched, and then all branches and tags. A dead host costs
+        minutes: ask for a `tip` first, which takes seconds.
         """
-        # Finds out within seconds whether the host answers at all.
-        tip(url, "HEAD")
         options = ("--quiet", "--no-tags", "--update-shallow", "--no-recurse-submodules")
         wanted = [([f"--depth={depth}"] if depth else [], commit)]
         wanted += [([], f"+refs/heads/{branch}:refs/from/{branch}")] if branch else []
@@ -98,9 +97,14 @@ class Repo:
                 return
         raise refused or _refused(url, f"it has no commit {commit}")
 
-    def find(self, url: str, name: str, branch: str) -> str:
-        """Fetch a branch, tag, id, or short id in `branch`; its whole id. Raises NoSource, UsageError for no such."""
+    def find(self, url: str, name: str, branch: str) -> tuple[str, str]:
+        """Fetch a branch, tag, id, or short id in `branch`; the branch that it is or was looked for in, and its id.
+
+        Raises NoSource, and UsageError for a name of nothing.
+        """
         named = tip(url, name)
+        if named and named[0] == "branch":
+            branch = name.removeprefix("refs/heads/")
         commit = named[1] if named else name.lower()
         if re.fullmatch("[0-9a-f]{40}", commit):
             self.fetch(url, commit, branch=branch)
@@ -110,7 +114,7 @@ class Repo:
         if done.code:
             text = f"no branch, tag or commit is called {name!r} in {url}; a short id has to be in branch {branch}"
             raise UsageError(text, next_steps=[f"git ls-remote {shlex.quote(url)} lists all branches and tags"])
-        return done.out.decode().strip()
+        return branch, done.out.decode().strip()
 
     def has(self, commit: str) -> bool:
         """Whether the repository has `commit`."""
@@ -126,11 +130,14 @@ class Repo:
         done = self.run("cat-file", "blob", f"{commit}:{path}", check=False)
         return None if done.code else done.out
 
-    def files(self, commit: str, folder: str) -> dict[str, bytes]:
-        """The regular `*.py` files directly in `folder` at `commit`, bytes by path; unsafe paths are left out."""
-        listed = self.run("ls-tree", "-z", commit, "--", f"{folder}/", check=False).out
-        blobs = re.findall(r"100(?:644|755) blob ([0-9a-f]+)\t([^\0]+\.py)\0", os.fsdecode(listed))
-        return {path: self.run("cat-file", "blob", blob).out for blob, path in blobs if is_path(path)}
+    def files(self, commit: str, folders: Iterable[str]) -> dict[str, bytes]:
+        """The regular `*.py` files directly in `folders` at `commit`, bytes by path; unsafe paths are left out."""
+        found: dict[str, bytes] = {}
+        for folder in folders:
+            listed = self.run("ls-tree", "-z", commit, "--", f"{folder}/", check=False).out
+            blobs = re.findall(r"100(?:644|755) blob ([0-9a-f]+)\t([^\0]+\.py)\0", os.fsdecode(listed))
+            found |= {path: self.run("cat-file", "blob", blob).out for blob, path in blobs if is_path(path)}
+        return found
 
     def commit(self, files: Mapping[str, bytes], message: str) -> str:
         """Commit `files` (bytes by path), and nothing else, on the current branch; the commit's id."""
@@ -164,9 +171,8 @@ def commit(place: str, name: str, branch: str, folders: Iterable[str], *, offlin
     url = address(place, offline=offline)
     log.info(f"git {url}: reading {name[:12]}")
     with Repo.temporary() as repo:
-        found = repo.find(url, name, branch)
-        files = [repo.files(found, folder) for folder in folders]
-        return Commit(found, repo.date(found), {path: data for of in files for path, data in of.items()})
+        _, found = repo.find(url, name, branch)
+        return Commit(found, repo.date(found), repo.files(found, folders))
 
 
 def tip(url: str, name: str) -> tuple[str, str] | None:

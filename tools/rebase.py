@@ -166,15 +166,15 @@ def _set_up(order: Order, repo: Repo) -> Rebase:
     url = str(local(order.url) or order.url) if order.url else decisions.upstream.url
     base = pinned(lock, root, lock.files, order.store, None if order.url else order.upstream, offline=offline).files
     patched = results(lock.files, base, read_patches(root, lock.files), tuple(decisions.extras))
-    place, branch = address(order.upstream or url, offline=offline), decisions.upstream.branch
+    place = address(order.upstream or url, offline=offline)
     log.info(f"git {place}: fetching {order.to}")
-    if (named := tip(place, order.to)) and named[0] == "branch":
-        branch = order.to.removeprefix("refs/heads/")
-    commit = repo.find(place, order.to, branch)
+    branch, commit = repo.find(place, order.to, decisions.upstream.branch)
     if order.upstream:
         try:
+            own = address(url, offline=offline)
+            tip(own, "HEAD")
             with Repo.temporary() as probe:
-                probe.fetch(address(url, offline=offline), commit, branch=branch)
+                probe.fetch(own, commit, branch=branch)
         except NoSource as error:
             log.warning(f"others may not be able to fetch {commit[:12]} from {url}: {error}")
     prepare(repo, decisions.components.values(), base, patched, commit)
@@ -249,10 +249,9 @@ def _finish(order: Order, rebase: Rebase) -> tuple[Rebase, Plan]:
         log.warning(f"{name}: lost: {line.strip()}")
     decisions, text = _decisions(order.root, rebase)
     lock = computed(Basis(decisions, rebase.pin, rebase.files, kept), rebase.lock, order.store, offline=order.offline)
-    change = Change(lock, patches, text)
-    plan = planned(order.root, change, order.verbs)
+    plan = planned(order.root, Change(lock, patches, text), order.verbs)
     if not order.dry_run:
-        write_all(order.root, change, order.verbs)
+        write_all(order.root, plan)
         abort(order.root)
     return rebase, plan
 

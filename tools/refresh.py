@@ -7,7 +7,7 @@ import attrs
 
 from tools import manifest, sources
 from tools.apply import read_bytes
-from tools.change import Change, write_all
+from tools.change import Change, planned, write_all
 from tools.diff import differences
 from tools.errors import Drift, Next, UsageError, each, log
 from tools.files import digest, sha256, write
@@ -53,7 +53,8 @@ def refresh(order: Order, wish: Wish, verbs: Sequence[tuple[str, str]]) -> tuple
         entries |= {it.path: attrs.evolve(it, patch="", patch_sha256="", patched="", extra="") for it in dropped}
         new = attrs.evolve(lock, files=tuple(entries.get(file.path, file) for file in lock.files))
         patches: dict[str, bytes | None] = {patch.name: data for patch, data, _ in made}
-        changed = write_all(order.root, Change(new, patches | {file.patch: None for file in dropped}), verbs)
+        change = Change(new, patches | {file.patch: None for file in dropped})
+        changed = write_all(order.root, planned(order.root, change, verbs))
         for part in (part for part in new.components if part.path in records):
             old = records[part.path]
             data = manifest.render(new, part, old)

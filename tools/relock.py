@@ -104,7 +104,8 @@ def relock(root: Path, store: Store, upstream: str | None, verbs: Sequence[tuple
         steps = (f"git checkout {PATCHES} restores them", Next("refresh", "drops them", {"drop": " ".join(gone)}))
         raise UsageError("patches that the lock names are missing", gone, steps)
     pin, files = _at_pin(root, decisions, old, store, upstream)
-    return change.write_all(root, change.Change(computed(Basis(decisions, pin, files, patches), old, store)), verbs)
+    lock = computed(Basis(decisions, pin, files, patches), old, store)
+    return change.write_all(root, change.planned(root, change.Change(lock), verbs))
 
 
 def _at_pin(

@@ -62,8 +62,10 @@ def from_git(name: str, place: str, lock: Lock) -> Source:
 
     def serve(wanted: Sequence[PinnedFile]) -> Answers:
         try:
+            where = git.address(place, offline=False)
+            git.tip(where, "HEAD")
             with git.Repo.temporary() as repo:
-                repo.fetch(git.address(place, offline=False), lock.pin.commit, branch=lock.pin.branch)
+                repo.fetch(where, lock.pin.commit, branch=lock.pin.branch)
                 for file in wanted:
                     data = repo.read(lock.pin.commit, file.path)
                     yield file, f"is not in commit {lock.pin.commit[:12]}" if data is None else data

@@ -99,11 +99,11 @@ def _install(order: Order, component: Component, made: Mapping[str, bytes]) -> N
     ours = {file.name: made[file.path] for file in component.files}
     others = {name: data for name, data in there.items() if name not in ours and name not in old.results}
     replaced = {name: sha256(there[name]) for name in there.keys() & ours if name not in old.results}
-    for name in replaced:
-        order.store.put(there[name])
     for name in sorted(there.keys() - others):
         if sha256(there[name]) not in {old.results.get(name), *_known(component)}:
             _keep(f"{component.path}/{name}", there[name], "replaced", order.store)
+        elif name in replaced:
+            order.store.put(there[name])
     record = Manifest(extras=order.extras, carried=tuple(others), replaced={**old.replaced, **replaced})
     tree.swap(folder, {**others, **ours, tree.MANIFEST: manifest.render(order.lock, component, record)})
 
