@@ -17,11 +17,11 @@ takes-verify := DEST COMPONENTS ## check a vendored tree against the lock, offli
 takes-diff := DEST FILE CONTEXT EXPORT UPSTREAM OFFLINE ## show upstream against the vendored tree
 takes-status := DEST ## show pin, tree, patches, extras and a rebase
 takes-clean := DEST FORCE ## take it back: remove our files, put back what was there
-takes-audit := DEST TREE BASELINE BASELINE_FROM HTML CHECK UPSTREAM OFFLINE ## compare upstream, baseline and tree
-takes-refresh := DEST COMPONENTS ADOPT DROP DESCRIPTION UPSTREAM OFFLINE ## turn edits in the vendored tree into patches
+takes-audit := DEST BASELINE BASELINE_FROM HTML CHECK UPSTREAM OFFLINE ## compare upstream, baseline and tree
+takes-refresh := DEST ADOPT DROP DESCRIPTION UPSTREAM OFFLINE ## turn edits in the vendored tree into patches
 takes-lock := UPSTREAM ## compute upstream.lock and the tables in the documents
 takes-outdated := UPSTREAM OFFLINE ## show what is newer upstream, and what a rebase meets
-takes-rebase := TO URL DRY_RUN ADD DROP ALLOW_LOSS UPSTREAM OFFLINE ## carry the patches to another commit of upstream
+takes-rebase := TO DRY_RUN ADD DROP ALLOW_LOSS UPSTREAM OFFLINE ## carry the patches to another commit of upstream
 takes-rebase-continue := ADD DROP ALLOW_LOSS OFFLINE ## continue a rebase that stopped, once it is resolved
 takes-rebase-status := ## show the rebase under way, and the open decisions
 takes-rebase-abort := ## forget the rebase under way
@@ -86,8 +86,8 @@ more-frozen := cx_Freeze==8.7.3
 more-bench := matplotlib==3.11.2
 requirements: $(VENV)/check/ready ## pin what requirements/ names (UPGRADE=1 or =package)
 	@UPGRADE='$(call on,UPGRADE)' requirements/pin $(VENV)/check/bin/uv $(more-sage) $(more-frozen) $(more-bench)
-advisories: $(VENV)/check/ready ## ask PyPI for known holes in packages (exit 1: some)
-	@$(VENV)/check/bin/python requirements/advisories.py requirements/[!m]*.txt
+advisories: $(VENV)/check/ready ## ask PyPI for known holes in packages
+	@$(VENV)/check/bin/pip-audit --strict --disable-pip --no-deps $(addprefix -r ,$(wildcard requirements/[!m]*.txt))
 
 distclean: $(if $(wildcard vendor),clean) ## remove tree and environments; edits and a rebase stop it
 	@test ! -e build/rebase || { echo "error: a rebase is under way"; echo "next: make rebase-abort"; exit 2; } >&2

@@ -2,9 +2,7 @@
 
 import json
 import platform
-import re
 import sys
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -21,8 +19,6 @@ from tools.lock import load
 
 SUITE = "tests/models"
 MARK = "<!-- made by `make test-torch` -->\n"
-# Reason: test function: number of its variants.
-Reasons = defaultdict[str, Counter[str]]
 
 
 class Recorder:
@@ -31,8 +27,8 @@ class Recorder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.outcomes: Counter[str] = Counter()
-        self.skipped: Reasons = defaultdict(Counter)
-        self.failed: Reasons = defaultdict(Counter)
+        # Reason: test function: number of its variants.
+        self.skipped: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.left_out: Counter[str] = Counter()
         self.finished = 0
 
@@ -46,10 +42,6 @@ class Recorder:
         if report.skipped and isinstance(report.longrepr, tuple):
             self.outcomes["skipped"] += 1
             self.skipped[report.longrepr[2].removeprefix("Skipped: ")][name] += 1
-        elif report.failed:
-            self.outcomes["failed"] += 1
-            crash = getattr(report.longrepr, "reprcrash", None)
-            self.failed[plain(crash.message if crash else str(report.longrepr))][name] += 1
         elif report.passed and report.when == "call":
             self.outcomes["passed"] += 1
 
@@ -59,8 +51,8 @@ class Recorder:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         chosen = [Path(word).resolve() for word in session.config.args]
         whole = chosen == [ROOT / SUITE] and not self.left_out["others"] and self.finished == session.testscollected
-        if not whole or exitstatus not in (0, 1):
-            print(f"\nno results are kept: not all of {SUITE} was run", file=sys.stderr)
+        if not whole or exitstatus:
+            print(f"\nno results are kept: not all of {SUITE} was run and passed", file=sys.stderr)
             return
         import torch
 
@@ -73,28 +65,14 @@ class Recorder:
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
             "date": date.today().isoformat(),
             "tree": tree_hash(),
-            **{outcome: self.outcomes[outcome] for outcome in ("passed", "failed", "skipped")},
+            **{outcome: self.outcomes[outcome] for outcome in ("passed", "skipped")},
             "left_out": dict(sorted(self.left_out.items())),
-            "failures": tidy(self.failed),
-            "skips": tidy(self.skipped),
+            "skips": {reason: dict(sorted(self.skipped[reason].items())) for reason in sorted(self.skipped)},
         }
         path = self.folder / f"torch-{short(body['torch'])}-python{minor(body['python'])}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
         write_table()
-
-
-def tidy(groups: Reasons) -> dict[str, dict[str, int]]:
-    return {reason: dict(sorted(groups[reason].items())) for reason in sorted(groups)}
-
-
-def plain(message: str) -> str:
-    """The first line of a failure, without local folders and addresses of objects."""
-    line = next(iter(message.strip().splitlines()), "")
-    places = (str(ROOT), sys.prefix, sys.base_prefix, tempfile.gettempdir(), str(Path.home()))
-    for place in sorted(places, key=len, reverse=True):
-        line = line.replace(place, "…")
-    return re.sub(r"0x[0-9a-f]+", "0x…", line)[:200]
 
 
 def short(torch: str) -> str:
@@ -118,27 +96,27 @@ def write_table() -> None:
     path = ROOT / "MODEL_CHANGES.md"
     before, mark, rest = path.read_text(encoding="utf-8").partition(MARK)
     assert mark, "MODEL_CHANGES.md has no place for the table"
-    text = table(results) + reasons("Skipped", results, "skips") + reasons("Failed", results, "failures")
+    text = table(results) + reasons(results)
     path.write_text(f"{before}{mark}{text}<!-- end -->{rest.partition('<!-- end -->')[2]}", "utf-8", newline="\n")
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
-    head = ("torch", "Python", "NumPy", "on", "passed", "skipped", "failed", "left out", "patches")
+    head = ("torch", "Python", "NumPy", "on", "passed", "skipped", "left out", "patches")
     rows = [head, ["---"] * len(head)]
     for result in results:
         where = f"{result['platform']}, {result['device']}"
-        counts = [result[key] for key in ("passed", "skipped", "failed")]
+        counts = [result[key] for key in ("passed", "skipped")]
         left_out = ", ".join(f"{count} {marker}" for marker, count in result["left_out"].items()) or 0
         patches = "these" if result["tree"] == tree_hash() else f"**others**, of {result['date']}"
         rows.append([*(result[key] for key in ("torch", "python", "numpy")), where, *counts, left_out, patches])
     return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |\n" for row in rows)
 
 
-def reasons(word: str, results: Sequence[Mapping[str, Any]], key: str) -> str:
-    """A line for each reason, with versions and tests."""
+def reasons(results: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each reason of a skip, with versions and tests."""
     found: dict[str, dict[str, list[str]]] = {}
     for result in results:
-        for reason, tests in result[key].items():
+        for reason, tests in result["skips"].items():
             names = ", ".join(
                 f"`{name.partition('::')[2]}`" + (f" ({n})" if n > 1 else "") for name, n in tests.items()
             )
@@ -148,4 +126,4 @@ def reasons(word: str, results: Sequence[Mapping[str, Any]], key: str) -> str:
     for what, versions in found.items():
         where = "; ".join(f"{torch} on Python {' and '.join(on)}" for torch, on in versions.items())
         lines += f"- {where}: {what}\n"
-    return f"\n{word}:\n\n{lines}" if lines else ""
+    return f"\nSkipped:\n\n{lines}" if lines else ""

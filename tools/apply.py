@@ -18,7 +18,7 @@ if __name__ == "__main__":
 
 from tools.errors import Drift, HashMismatch, Next, ToolError, UsageError, each
 from tools.files import digest, sha256, write
-from tools.lock import PATCHES, Lock, PinnedFile, load
+from tools.lock import PATCHES, Lock, PinnedFile, load, meant
 from tools.manifest import Manifest, render
 from tools.patch import Patch, parse, splice
 from tools.tree import MANIFEST
@@ -95,16 +95,12 @@ def _script() -> int:
     given = parser.parse_args()
     try:
         lock = load(given.root)
-        count = folder(given.root, lock, given.source, given.dest, lock.extras(given.extras))
-        print(f"{count} files in {given.dest.absolute()}")
-        return 0
-    except ToolError as error:
-        steps = [f"next: {step}" for step in error.next_steps if isinstance(step, str)]
-        print(f"error: {error.message}", *(f"  {it}" for it in error.findings), *steps, sep="\n", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
+        count = folder(given.root, lock, given.source, given.dest, meant("extra", given.extras, lock.decisions.extras))
+    except (ToolError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code if isinstance(error, ToolError) else 2
+    print(f"{count} files in {given.dest.absolute()}")
+    return 0
 
 
 if __name__ == "__main__":

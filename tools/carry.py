@@ -7,15 +7,16 @@ onto `main`, where a person resolves conflicts.
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 
+from tools.apply import results
 from tools.files import sha256
 from tools.git import Repo
-from tools.lock import PATCHES, Lock, PinnedFile
-from tools.patch import faults
+from tools.lock import PATCHES, Lock, Pin, PinnedFile, meant
+from tools.patch import Patch, faults
 
 # What can happen to a pinned file, and to a patch.
 OUTCOMES = {
@@ -30,7 +31,6 @@ OUTCOMES = {
     "dropped": "dropped",
 }
 _OLD, _NEW, _PATCHED = "refs/upstream/old", "refs/upstream/new", "patched"
-Files = Mapping[str, bytes]
 
 
 @attrs.frozen
@@ -64,39 +64,75 @@ class Carried:
 
 
 @attrs.frozen
-class Survey:
-    """All pinned files at the new commit, and the components' other files there (bytes by path)."""
+class Choice:
+    """What a person decides. add: new files to pin. drop: patches, and files that are gone. allow_loss: of lines."""
 
-    files: Sequence[Carried]
-    others: Files
+    add: Sequence[str] = ()
+    drop: Sequence[str] = ()
+    allow_loss: bool = False
+
+
+@attrs.frozen
+class Rebase:
+    """The state of `repo`, which `prepare` set up, with all edits since. lock: the old one. pin: the new one.
+
+    carried: all pinned files. others: the components' other files at the new commit, bytes by path.
+    """
+
+    repo: Repo
+    lock: Lock
+    pin: Pin
+    carried: Sequence[Carried]
+    others: Mapping[str, bytes]
+    choice: Choice
 
     @property
-    def ours(self) -> list[Carried]:
-        """The files that have a patch."""
-        return [file for file in self.files if file.merge]
+    def files(self) -> dict[str, bytes]:
+        """The files to pin, bytes by path."""
+        kept = {file.path: file.new for file in self.carried if file.path}
+        return kept | {path: self.others[path] for path in self.choice.add}
 
     @property
     def body(self) -> dict[str, Any]:
         """The report for --json."""
-        files = [{"path": it.file.path, "outcome": it.outcome, "now": it.path, "note": it.note} for it in self.files]
-        patches = [{"file": it.name, "target": it.file.path, "outcome": it.merge, "lost": it.lost} for it in self.ours]
+        files = [{"path": it.file.path, "outcome": it.outcome, "now": it.path, "note": it.note} for it in self.carried]
+        ours = [it for it in self.carried if it.merge]
+        patches = [{"file": it.name, "target": it.file.path, "outcome": it.merge, "lost": it.lost} for it in ours]
         return {"patches": patches, "files": files, "new_files": sorted(self.others)}
 
-    def rows(self, add: Sequence[str] = (), drop: Sequence[str] = ()) -> list[list[str]]:
-        """The report for people, without unchanged files. add, drop: what the user chose."""
-        rows = [[it.name, OUTCOMES["dropped" if it.name in drop else it.merge], it.note] for it in self.ours]
-        rows += [[it.file.path, OUTCOMES[it.outcome], it.note] for it in self.files if it.outcome != "same"]
+    @property
+    def rows(self) -> list[list[str]]:
+        """The report for people, without unchanged files."""
+        add, drop, ours = self.choice.add, self.choice.drop, [it for it in self.carried if it.merge]
+        rows = [[it.name, OUTCOMES["dropped" if it.name in drop else it.merge], it.note] for it in ours]
+        rows += [[it.file.path, OUTCOMES[it.outcome], it.note] for it in self.carried if it.outcome != "same"]
         return rows + [[path, "taken up" if path in add else "not pinned", ""] for path in sorted(self.others)]
 
+    def undecided(self) -> Iterator[tuple[str, str]]:
+        """Each open decision, and the name for DROP= that settles it, "" for none."""
+        for file in (file for file in self.carried if file.name not in self.choice.drop):
+            if not file.path:
+                yield f"{file.name}: {file.file.path} is gone upstream; {file.note}".rstrip("; "), file.name
+            elif file.merge and file.result == file.new:
+                yield f"{file.name}: changes nothing any more", file.name
+            elif file.merge:
+                lost = [] if self.choice.allow_loss else [f"lost: {line.strip()}" for line in file.lost]
+                for text in faults(file.path, file.new, file.result) or lost:
+                    yield f"{file.name}: {text}", ""
+        for folder in self.lock.decisions.components.values():
+            if folder not in {path.rpartition("/")[0] for path in self.files}:
+                yield f"{folder}: none of its files is left; ADD= adds others", ""
 
-def prepare(repo: Repo, folders: Iterable[str], pinned: Files, patched: Files, commit: str) -> None:
-    """Set up `repo`, which has upstream's `commit`, and merge the patches: `pinned` and `patched` are bytes by path."""
+
+def prepare(repo: Repo, lock: Lock, pinned: Mapping[str, bytes], patches: Mapping[str, Patch], commit: str) -> None:
+    """Set up `repo`, which has upstream's `commit`, and merge the `patches` of the `pinned` files; both by path."""
+    patched = results(lock.files, pinned, patches, [*lock.decisions.extras])
     repo.run("update-ref", _NEW, commit)
     repo.run("update-ref", _OLD, repo.commit(pinned, "the pinned files"))
     # For the git commands of a person, too.
     for key, value in (("merge.renames", "false"), ("merge.conflictStyle", "diff3"), ("core.autocrlf", "false")):
         repo.run("config", key, value)
-    files = repo.files(_NEW, folders)
+    files = repo.files(_NEW, lock.decisions.components.values())
     now = {path: place or path for path, (place, _) in _places(repo, pinned, files).items()}
     before, after = {}, {}
     for path, base in pinned.items():
@@ -110,17 +146,22 @@ def prepare(repo: Repo, folders: Iterable[str], pinned: Files, patched: Files, c
     repo.commit(after, "our patches")
     repo.run("checkout", "--quiet", "main")
     repo.commit(files, f"upstream at {commit}")
-    repo.run("cherry-pick", _PATCHED, check=False)
+    repo.ask("cherry-pick", _PATCHED)
 
 
-def survey(repo: Repo, lock: Lock, folders: Iterable[str]) -> Survey:
-    """The state of `repo`, which `prepare` set up, with all edits since."""
-    new = repo.files(_NEW, folders)
+def survey(repo: Repo, lock: Lock, choice: Choice | None = None) -> Rebase:
+    """The rebase in `repo`, with the whole names in `choice`. Raises UsageError for a name that fits none."""
+    choice, wanted = choice or Choice(), lock.decisions.upstream
+    commit = repo.run("rev-parse", _NEW).decode().strip()
+    new = repo.files(commit, lock.decisions.components.values())
     places = _places(repo, [file.path for file in lock.files], new)
-    unmerged = os.fsdecode(repo.run("diff", "--name-only", "--diff-filter=U", "-z").out).split("\0")
-    files = [_carried(repo, file, *places[file.path], new, unmerged) for file in lock.files]
-    taken = {file.path for file in files}
-    return Survey(files, {path: data for path, data in new.items() if path not in taken})
+    unmerged = os.fsdecode(repo.run("diff", "--name-only", "--diff-filter=U", "-z")).split("\0")
+    carried = [_carried(repo, file, *places[file.path], new, unmerged) for file in lock.files]
+    others = {path: data for path, data in new.items() if path not in {file.path for file in carried}}
+    add = meant("new file", choice.add, others)
+    drop = meant("patch or file to drop", choice.drop, [file.name for file in carried if file.merge or not file.path])
+    pin = Pin(wanted.url, wanted.branch, commit, repo.date(commit))
+    return Rebase(repo, lock, pin, carried, others, Choice(add, drop, choice.allow_loss))
 
 
 def _ended(data: bytes, like: bytes) -> bytes:
@@ -130,7 +171,7 @@ def _ended(data: bytes, like: bytes) -> bytes:
 def _places(repo: Repo, paths: Iterable[str], new: Collection[str]) -> dict[str, tuple[str | None, str]]:
     """For each of `paths`: its path among the `new` files or None, and its path elsewhere or ""."""
     options = ("-r", "-z", "-l0", "--find-renames", "--diff-filter=R", "--name-status")
-    words = os.fsdecode(repo.run("diff-tree", *options, _OLD, _NEW, "--", "*.py").out).split("\0")
+    words = os.fsdecode(repo.run("diff-tree", *options, _OLD, _NEW, "--", "*.py")).split("\0")
     renames = dict(zip(words[1::3], words[2::3], strict=False))
     found: dict[str, tuple[str | None, str]] = {}
     for path in paths:
@@ -140,7 +181,7 @@ def _places(repo: Repo, paths: Iterable[str], new: Collection[str]) -> dict[str,
 
 
 def _carried(
-    repo: Repo, file: PinnedFile, path: str | None, away: str, files: Files, unmerged: Collection[str]
+    repo: Repo, file: PinnedFile, path: str | None, away: str, files: Mapping[str, bytes], unmerged: Collection[str]
 ) -> Carried:
     now = path or file.path
     new = files.get(now, b"")

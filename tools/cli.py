@@ -3,8 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,45 +11,17 @@ import attrs
 import click
 from click import Option
 
+from tools import audit, diff, outdated, rebase, refresh, relock, sources, vendor, verify
+from tools.carry import Choice
 from tools.errors import EXIT_CODES, Drift, Next, NoSource, ToolError, UsageError
 from tools.files import held
-from tools.lock import NAME, Lock, load
+from tools.lock import NAME, meant
+from tools.project import Project
 from tools.show import Show, aligned, listen
 from tools.store import Store
 
-PROJECT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 Names = tuple[str, ...]
-
-
-@dataclass
-class Run:
-    """What every verb gets: the project's folder, the store, and the printer."""
-
-    root: Path
-    store: Store
-    show: Show
-
-    @cached_property
-    def lock(self) -> Lock:
-        """The lock of the project, read on first use."""
-        return load(self.root)
-
-    def tree(self, dest: str | None) -> Path:
-        """The whole path of DEST=, by default vendor/. Raises UsageError for a folder inside a tree."""
-        if not dest:
-            return self.root / "vendor"
-        tree = Path(dest).expanduser().resolve()
-        for path in (Path(component.path) for component in self.lock.components):
-            for inside in (path, *path.parents[:-1]):
-                depth = len(inside.parts)
-                if tree.parts[-depth:] == inside.parts and not (tree / inside.parts[0]).exists():
-                    step = Next(self.show.verb, options={"dest": str(tree.parents[depth - 1])})
-                    raise UsageError(f"{tree} is inside a tree; DEST= is the folder around it", (), [step])
-        return tree
-
-    def writing(self) -> AbstractContextManager[None]:
-        """Lock the project while patches, lock or documents are written. Raises UsageError as `files.held` does."""
-        return held(self.root / "build" / "project.lock")
 
 
 # The Makefile passes options in capitals, as in --ALLOW_LOSS.
@@ -58,7 +29,7 @@ class Run:
     epilog="Exit codes: " + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items()) + ".",
     context_settings={"token_normalize_func": lambda name: name.lower().replace("_", "-")},
 )
-@click.option("--root", type=Path, default=PROJECT, help=f"Folder with {NAME} and patches/; by default this project.")
+@click.option("--root", type=Path, default=ROOT, help=f"Folder with {NAME} and patches/; by default this project.")
 @click.option("--store", type=Path, help="Folder of the store.")
 @click.pass_context
 def cli(context: click.Context, root: Path, store: Path | None) -> None:
@@ -67,27 +38,46 @@ def cli(context: click.Context, root: Path, store: Path | None) -> None:
     Start with `python -m tools vendor` and `python -m tools verify`. With make, write options in capitals, as in DEST=.
     """
     listen()
-    context.obj = Run(root.expanduser().resolve(), Store(store and store.expanduser().absolute()), context.obj)
+    root = root.expanduser().resolve()
+    context.obj = (Project(root, Store(store and store.expanduser().absolute()), root / "vendor"), context.obj)
 
 
 JSON = Option(["--json"], is_flag=True, expose_value=False, help="Report as JSON.")
 
 
 def verb(*options: click.Parameter) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Make a function a verb, with its docstring as help: it gets the Run and option values, returns the exit code."""
+    """Make a function a verb, with its docstring as help: it gets the project, the printer and option values.
+
+    It returns the exit code. --dest, --upstream and --offline become part of the project.
+    """
 
     def register(function: Callable[..., int]) -> Callable[..., int]:
-        @click.pass_context
-        def command(context: click.Context, /, **given: Any) -> int:
-            run: Run = context.obj
-            run.show.verb, run.show.given = str(context.info_name), given
-            return function(run, **given)
+        name = function.__name__.strip("_").replace("_", "-")
 
-        name = function.__name__.replace("_", "-")
-        cli.command(name, params=[*options, JSON], help=function.__doc__)(command)
+        @cli.command(name, params=[*options, JSON], help=function.__doc__)
+        @click.pass_obj
+        def command(place: tuple[Project, Show], /, **given: Any) -> int:
+            project, show = place
+            show.verb, show.given = name, {**given}
+            if dest := given.pop("dest", None):
+                project = attrs.evolve(project, tree=_tree(project, Path(dest).expanduser().resolve()))
+            places = {name: given.pop(name) for name in ("upstream", "offline") if name in given}
+            return function(attrs.evolve(project, **places), show, **given)
+
         return function
 
     return register
+
+
+def _tree(project: Project, tree: Path) -> Path:
+    """`tree`, which DEST= names. Raises UsageError for a folder inside a tree."""
+    for path in (Path(component.path) for component in project.lock.components):
+        for inside in (path, *path.parents[:-1]):
+            depth = len(inside.parts)
+            if tree.parts[-depth:] == inside.parts and not (tree / inside.parts[0]).exists():
+                step = Next("", options={"dest": str(tree.parents[depth - 1])})
+                raise UsageError(f"{tree} is inside a tree; DEST= is the folder around it", (), [step])
+    return tree
 
 
 def names(name: str, text: str) -> Option:
@@ -109,49 +99,37 @@ UPSTREAM = Option(["--upstream"], help="Ask this first: a clone, a URL, a bundle
 FORCE = Option(["--force"], is_flag=True, help="vendor: replace others' files; clean: remove edits. Copies are kept.")
 
 
-def verb_lines() -> list[tuple[str, str]]:
-    """(name, description) of each verb, as README.md lists them."""
-    return [(name, command.get_short_help_str(200)) for name, command in cli.commands.items()]
-
-
 @verb(DEST, COMPONENTS, EXTRAS, UPSTREAM, OFFLINE, FORCE)
-def vendor(run: Run, dest: str | None, components: Names, extras: Names, **how: Any) -> int:
+def _vendor(project: Project, show: Show, components: Names, extras: Names, force: bool) -> int:
     """Get the pinned files, patch and verify them, and put them in place.
 
     With --dest, put them into another project: files there with our names are replaced, all else stays.
     """
-    from tools import vendor as work
-    from tools.verify import extras_in
-
-    parts, tree = run.lock.select(components), run.tree(dest)
+    parts, tree = project.lock.select(components), project.tree
     if not extras:
-        extras = tuple(name for name, there in extras_in(tree, run.lock).items() if there)
-    extras = () if extras == ("none",) else run.lock.extras(extras)
-    order = work.Order(run.root, run.lock, parts, tree, run.store, extras=extras, **how)
-    sources = work.vendor(order)
-    words = {file.path: "patched" if file.is_patched(extras) else "unchanged" for part in parts for file in part.files}
-    files = [{"path": path, "status": word} for path, word in words.items()]
-    body = {"changed": sources is not None, "tree": str(order.tree), "sources": sources or "", "files": files}
-    total = f"{len(words)} files, {list(words.values()).count('patched')} patched, in {order.tree}"
-    return run.show.result(body, *([f"nothing to do: {total}"] if sources is None else [total, sources]))
+        extras = tuple(name for name, there in verify.extras_in(tree, project.lock).items() if there)
+    extras = () if extras == ("none",) else tuple(meant("extra", extras, project.lock.decisions.extras))
+    origins = vendor.vendor(project, parts, extras, force=force)
+    patched = [file.is_patched(extras) for part in parts for file in part.files]
+    total = f"{len(patched)} files, {sum(patched)} patched, in {tree}"
+    return show.result(*([f"nothing to do: {total}"] if origins is None else [total, origins]))
 
 
 @verb(DEST, COMPONENTS)
-def verify(run: Run, dest: str | None, components: Names) -> int:
+def _verify(project: Project, show: Show, components: Names) -> int:
     """Check a tree against the lock: modified, missing, extra, incomplete. Offline."""
-    from tools import verify as work
-
-    tree = run.tree(dest)
-    parts = work.expected(tree, run.lock.select(components), named=bool(components))
+    tree, parts = project.tree, project.lock.select(components)
+    if not components:
+        parts = tuple(part for part in parts if verify.vendored(tree, part)) or parts
     here, count = [part.name for part in parts], sum(len(part.files) for part in parts)
-    found = work.check(tree, run.lock, parts)
+    found = verify.check(tree, project.lock, parts)
     body = {"findings": [attrs.asdict(it) for it in found], "components": here, "files": count, "tree": str(tree)}
     if found:
         # Without FORCE=1 vendor would stop for files that the manifest does not name.
         force = {"force": True} if any(finding.foreign for finding in found) else {}
         steps = [Next("diff", "shows edits"), Next("vendor", "makes the tree again, and keeps copies of edits", force)]
         raise Drift(f"{tree} is not what the lock says", map(str, found), steps, body)
-    return run.show.result(body, f"{count} files as locked: {', '.join(here)}, in {tree}")
+    return show.result(f"{count} files as locked: {', '.join(here)}, in {tree}", body=body)
 
 
 @verb(
@@ -162,65 +140,51 @@ def verify(run: Run, dest: str | None, components: Names) -> int:
     UPSTREAM,
     OFFLINE,
 )
-def diff(run: Run, dest: str | None, context: int, file: Names, export: Path | None, **how: Any) -> int:
+def _diff(project: Project, show: Show, context: int, file: Names, export: Path | None) -> int:
     """Show upstream against the vendored tree, edits included."""
-    from tools import diff as work
-    from tools.sources import pinned
-    from tools.verify import vendored
-
-    lock, tree = run.lock, run.tree(dest)
-    there = (it for part in lock.components if vendored(tree, part) for it in part.files)
+    lock, tree = project.lock, project.tree
+    there = (it for part in lock.components if verify.vendored(tree, part) for it in part.files)
     files = lock.named(file) if file else tuple(there)
     if not files:
         raise Drift(f"nothing is vendored in {tree}", next_steps=[Next("vendor")])
-    base = pinned(lock, run.root, files, run.store, **how).files
-    found = work.differences(tree, files, base, context)
-    body = {"files": [attrs.asdict(difference) for difference in found]}
+    found = diff.differences(tree, files, sources.pinned(project, lock, files).files, context)
     if export:
-        written = work.export(run.root, lock, found, export.expanduser())
-        return run.show.result(body, *(f"written: {path}" for path in written))
-    return run.show.result(body, diff="".join(difference.text for difference in found))
+        written = diff.export(project.root, lock, found, export.expanduser())
+        return show.result(*(f"written: {path}" for path in written))
+    return show.result(diff="".join(found.values()))
 
 
 @verb(DEST)
-def status(run: Run, dest: str | None) -> int:
+def _status(project: Project, show: Show) -> int:
     """Show pin, tree, patches, extras and a rebase in five lines."""
-    from tools import verify as work
-
-    tree = run.tree(dest)
-    found = work.status(run.root, run.lock, tree, run.store)
+    found = verify.status(project)
     stored = f"{found['stored']} of {found['total']} files in the store"
     # A patch of an extra has a word of its own only where something is wrong with it.
-    extra = {file.patch for file in run.lock.patched if file.extra}
+    extra = {file.patch for file in project.lock.patched if file.extra}
     patches = [f"{name} {text}" for name, text in found["patches"].items() if name not in extra or text[0] != "+"]
     rows = [
         ["pin", f"{found['pin'][:12]} of {found['date'][:10]}, {stored}"],
-        ["tree", "; ".join(f"{name} {text}" for name, text in found["tree"].items()) + f", in {tree}"],
+        ["tree", "; ".join(f"{name} {text}" for name, text in found["tree"].items()) + f", in {project.tree}"],
         ["patches", "; ".join(patches)],
         ["extras", "; ".join(f"{name} {text}" for name, text in found["extras"].items()) or "none"],
-        ["rebase", f"under way in {work.REBASE}" if found["rebase"] else "none"],
+        ["rebase", f"under way in {verify.REBASE}" if found["rebase"] else "none"],
     ]
-    return run.show.result(found, *aligned(rows))
+    return show.result(*aligned(rows), body=found)
 
 
 @verb(DEST, FORCE)
-def clean(run: Run, dest: str | None, force: bool) -> int:
+def _clean(project: Project, show: Show, force: bool) -> int:
     """Take it back: remove our files, and put back those that they replaced.
 
     All else stays, the store too.
     """
-    from tools import vendor as work
-
-    tree = run.tree(dest)
-    removed, restored = work.clean(run.lock, tree, run.store, force=force)
+    removed, restored = vendor.clean(project, force=force)
     lines = [f"put back: {path}" for path in restored]
-    body = {"removed": removed, "restored": restored}
-    return run.show.result(body, *lines, f"{len(removed)} files removed from {tree}")
+    return show.result(*lines, f"{len(removed)} files removed from {project.tree}")
 
 
 @verb(
     DEST,
-    Option(["--tree"], type=Path, help="Say for each file there: upstream's, the baseline's, ours, or different."),
     Option(["--baseline"], default="", help="Compare with another commit, branch or tag of the baseline's repository."),
     Option(["--baseline-from"], default="", help="A clone of the baseline's repository, a path or URL."),
     Option(["--html"], default="", help="Write the diffs side by side to this HTML file or folder."),
@@ -228,21 +192,15 @@ def clean(run: Run, dest: str | None, force: bool) -> int:
     UPSTREAM,
     OFFLINE,
 )
-def audit(run: Run, dest: str | None, tree: Path | None, html: str, check: bool, offline: bool, **places: Any) -> int:
+def _audit(project: Project, show: Show, baseline: str, baseline_from: str, html: str, check: bool) -> int:
     """Compare upstream, baseline and vendored tree, and check what we claim of them.
 
     A file that the tree lacks counts as the lock has it. Differences are no error.
     """
-    from tools import audit as work
-    from tools.apply import read_patches
-    from tools.files import write
-    from tools.sources import pinned
-
-    lock, clone = run.lock, places["baseline_from"]
-    upstream = pinned(lock, run.root, lock.files, run.store, places["upstream"], offline=offline).files
+    upstream = sources.pinned(project, project.lock, project.lock.files).files
     if check:
-        false, unread = work.commit_claims(lock, (places["upstream"] or "", clone), offline=offline)
-        false += work.claims(run.root, lock, upstream, verb_lines())
+        false, unread = audit.commit_claims(project, baseline_from)
+        false += audit.claims(project, upstream)
         body: dict[str, Any] = {"false": false, "not_checked": unread}
         if false:
             steps = [Next("lock", "computes the lock, and the documents' tables")]
@@ -250,109 +208,89 @@ def audit(run: Run, dest: str | None, tree: Path | None, html: str, check: bool,
         if unread:
             steps = [Next("audit", "uses your own clones", {"upstream": "PATH", "baseline_from": "PATH"})]
             raise NoSource("some claims could not be checked; all others hold", unread, steps, body)
-    commit, sides, why = work.baseline_of(lock, run.store, places["baseline"], clone, offline)
-    files = work.audit(run.root, lock, run.tree(dest), upstream, sides)
-    checkout = tree and work.checkout(lock, tree.expanduser().absolute(), files)
-    rows, below = work.table(lock, commit, files)
-    lines = aligned([("/".join(Path(path).parts[-2:]), word) for path, word in (checkout or {}).items()])
-    lines = lines or [*aligned(rows), *below]
-    lines += ["all claims of the lock and the documents hold"] * check
+    commit, sides, why = audit.baseline_of(project, baseline, baseline_from)
+    files = audit.audit(project, upstream, sides)
+    rows, below = audit.table(project, commit, files)
+    lines = [*aligned(rows), *below, *["all claims of the lock and the documents hold"] * check]
     lines += [f"no diffs with the baseline: {why}"] * bool(why)
     if html:
-        from tools.page import page, place
+        # Loading this takes time, for Jinja2 and Pygments.
+        from tools import page
 
-        path = place(run.root, html)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, page(lock, commit, files, read_patches(run.root, lock.patched)))
-        lines.append(f"written: {path}")
+        lines.append(f"written: {page.written(project, html, commit, files)}")
     listed = []
     for file in files:
         diffs = {"_".join(pair): text for pair, text in file.diffs.items()}
         listed.append({"path": file.path, "status": file.status, "sha256": file.hashes, "diffs": diffs})
-    body = {"baseline": commit, "files": listed, "checkout": checkout, "unread": why}
     steps = [Next("audit", "uses your own clone", {"baseline_from": "PATH"})] if why else []
-    return run.show.result(body, *lines, next_steps=steps)
+    return show.result(*lines, body={"baseline": commit, "files": listed, "unread": why}, next_steps=steps)
 
 
 @verb(
     DEST,
-    COMPONENTS,
     names("--adopt", "Edited files that get a first patch; the end of the path is enough."),
     names("--drop", "Patches to remove."),
     Option(["--description"], help="Description of first patches; without it, write it into the patch later."),
     UPSTREAM,
     OFFLINE,
 )
-def refresh(run: Run, dest: str | None, components: Names, adopt: Names, drop: Names, **asked: Any) -> int:
+def _refresh(project: Project, show: Show, adopt: Names, drop: Names, description: str | None) -> int:
     """Turn edits in a vendored tree into patches, or drop patches.
 
     Lock and documents are updated.
     """
-    from tools import refresh as work
-    from tools.vendor import Order
-
-    description = asked.pop("description")
-    with run.writing():
-        order = Order(run.root, run.lock, run.lock.select(components), run.tree(dest), run.store, **asked)
-        paths = [file.path for file in run.lock.named(adopt)] if adopt else []
-        changed, to_describe = work.refresh(order, work.Wish(paths, description, drop), verb_lines())
-    lines = [f"{'written' if (run.root / path).exists() else 'removed'}: {path}" for path in changed] or ["no edits"]
-    lines += [f"write the Description in {path}, then run: make lock" for path in to_describe]
+    with _writing(project):
+        paths = [file.path for file in project.lock.named(adopt)] if adopt else []
+        changed, to_describe = refresh.refresh(project, paths, description, drop)
+    written = [f"{'written' if (project.root / path).exists() else 'removed'}: {path}" for path in changed]
+    lines = [f"write the Description in {path}, then run: make lock" for path in to_describe]
     steps = [Next("vendor", "removes the dropped patch from the tree")] if drop else []
-    return run.show.result({"changed": changed, "to_describe": to_describe}, *lines, next_steps=steps)
+    return show.result(*(written or ["no edits"]), *lines, next_steps=steps)
 
 
 @verb(UPSTREAM)
-def lock(run: Run, upstream: str | None) -> int:
+def _lock(project: Project, show: Show) -> int:
     """Compute upstream.lock, and the documents' tables.
 
     It depends on pyproject.toml, upstream, the baseline, the wheels and the patches.
     """
-    from tools.relock import relock as work
-
-    with run.writing():
-        changed = work(run.root, run.store, upstream, verb_lines())
-    lines = [f"written: {path}" for path in changed] or [f"{NAME} and the documents are up to date"]
-    return run.show.result({"changed": changed}, *lines)
+    with _writing(project):
+        changed = relock.relock(project)
+    lines = [f"written: {path}" for path in changed]
+    return show.result(*(lines or [f"{NAME} and the documents are up to date"]))
 
 
 @verb()
-def lint(run: Run) -> int:
+def _lint(project: Project, show: Show) -> int:
     """Check lock, patches and the documents' tables. Offline."""
-    from tools.relock import lint as work
-
-    untried = work(run.root, run.lock, run.store, verb_lines())
+    untried = relock.lint(project)
     lines = [f"{path}: not in the store, so its patch was checked and not applied" for path in untried]
-    count = len(run.lock.patched)
-    body = {"patches": count, "untried": untried}
-    return run.show.result(body, *lines, f"{count} patches and the documents are in order")
+    return show.result(*lines, f"{len(project.lock.patched)} patches and the documents are in order")
 
 
 @verb(UPSTREAM, OFFLINE)
-def outdated(run: Run, upstream: str | None, offline: bool) -> int:
+def _outdated(project: Project, show: Show) -> int:
     """Show what upstream has that the pin has not, and what a rebase would meet."""
-    from tools.outdated import outdated as work
-
-    pin = run.lock.pin
-    body, met = work(run.root, run.lock, run.store, upstream, offline=offline)
+    pin = project.lock.pin
+    body, met = outdated.outdated(project)
     here = f"the pin, {pin.commit[:12]} of {pin.date[:10]},"
     if not met:
-        return run.show.result(body, f"current: {here} is the newest on {pin.branch}")
+        return show.result(f"current: {here} is the newest on {pin.branch}", body=body)
     newest, commits = body["newest"], body["commits"]
     how = "ahead of" if body["ahead"] else "no part of" if body["diverged"] else "behind"
     count = "an unknown number of" if commits is None else len(commits)
-    rows = []
-    for it in commits or []:
-        rows.append(["*" if it["touches"] else " ", it["commit"][:12], it["date"][:10], it["subject"][:51]])
+    rows = [
+        ["*" if it["touches"] else " ", it["commit"][:12], it["date"][:10], it["subject"][:51]] for it in commits or []
+    ]
     lines = [
         f"{here} is {how} {pin.branch}, which is at {newest['commit'][:12]} of {newest['date'][:10]}",
         f"{count} commits between, * where a pinned file changes:",
         *aligned(rows[:20]),
         *([f"  and {len(rows) - 20} more"] if rows[20:] else []),
-        *aligned(met.rows()),
+        *aligned(met.rows),
     ]
     steps = [Next("rebase", options={"to": pin.branch, "dry_run": True})]
-    return run.show.result(body, *lines, next_steps=steps, code=1)
+    return show.result(*lines, body=body, next_steps=steps, code=1)
 
 
 CHOICES = (
@@ -365,66 +303,62 @@ CHOICES = (
 
 @verb(
     Option(["--to"], required=True, help="A branch, tag or commit of upstream."),
-    Option(["--url"], help="Follow this repository from now on."),
     Option(["--dry-run"], is_flag=True, help="Write nothing; print and exit as the real run would."),
     *CHOICES,
     UPSTREAM,
 )
-def rebase(run: Run, **asked: Any) -> int:
+def _rebase(project: Project, show: Show, to: str, dry_run: bool, **choice: Any) -> int:
     """Carry the patches to another commit of upstream, and move the pin there.
 
-    Stops with exit code 3, and writes no patch, when a person has to decide something.
+    Stops with exit code 3, and writes no patch, when a person has to decide something. To follow another repository or
+    branch, write it into pyproject.toml first.
     """
-    from tools.rebase import begin
-
-    return _rebased(run, begin, **asked)
+    return _rebased(project, show, partial(rebase.begin, to=to, dry_run=dry_run), choice, dry_run=dry_run)
 
 
 @verb(*CHOICES)
-def rebase_continue(run: Run, **asked: Any) -> int:
+def _rebase_continue(project: Project, show: Show, **choice: Any) -> int:
     """Go on with a rebase that stopped, once it is resolved."""
-    from tools.rebase import go_on
-
-    return _rebased(run, go_on, **asked)
+    return _rebased(project, show, rebase.go_on, choice)
 
 
-def _rebased(run: Run, work: Callable[..., Any], dry_run: bool = False, **asked: Any) -> int:
-    from tools.rebase import Order
+def _writing(project: Project) -> AbstractContextManager[None]:
+    """Lock the project while patches, lock or documents are written. Raises UsageError as `files.held` does."""
+    return held(project.root / "build" / "project.lock")
 
-    with run.writing():
-        found, plan = work(Order(run.root, run.store, verb_lines(), dry_run=dry_run, **asked))
-    pin, body = f"{found.pin.commit[:12]} of {found.pin.date[:10]}", {**found.body, "changed": [*plan]}
+
+def _rebased(
+    project: Project, show: Show, work: Callable[..., Any], choice: dict[str, Any], *, dry_run: bool = False
+) -> int:
+    with _writing(project):
+        found, plan = work(project, choice=Choice(**choice))
+    pin = f"{found.pin.commit[:12]} of {found.pin.date[:10]}"
     if not plan:
-        return run.show.result(body, f"nothing to do: the pin is {pin}")
+        return show.result(f"nothing to do: the pin is {pin}")
     written, removed, moved = ("would write", "would remove", "would be") if dry_run else ("written", "removed", "is")
     lines = [f"{removed if data is None else written}: {path}" for path, data in plan.items()]
-    lines = [*aligned(found.survey.rows(found.add, found.drop)), *lines, f"the pin {moved} {pin}"]
-    return run.show.result(body, *lines, next_steps=[] if dry_run else [Next("vendor")])
+    lines = [*aligned(found.rows), *lines, f"the pin {moved} {pin}"]
+    return show.result(*lines, next_steps=[] if dry_run else [Next("vendor")])
 
 
 @verb()
-def rebase_status(run: Run) -> int:
+def _rebase_status(project: Project, show: Show) -> int:
     """Show the rebase that is under way, and what it waits for."""
-    from tools.rebase import resume, ways
-
-    if not (found := resume(run.root)):
-        return run.show.result({"under_way": False}, "no rebase is under way")
+    if not (found := rebase.resume(project.root, Choice())):
+        return show.result("no rebase is under way")
     left = list(found.undecided())
-    body = {"under_way": True, **found.body}
     way = f"from {found.lock.pin.commit[:12]} to {found.pin.commit[:12]} of {found.pin.date[:10]}"
     lines = ["to decide:", *(f"  {text}" for text, _ in left)] if left else ["nothing is left to decide"]
-    lines = [f"{way}, in {found.repo.folder}", *aligned(found.survey.rows(found.add, found.drop)), *lines]
-    return run.show.result(body, *lines, next_steps=ways(left))
+    lines = [f"{way}, in {found.repo.folder}", *aligned(found.rows), *lines]
+    return show.result(*lines, next_steps=rebase.ways(left, found.choice))
 
 
 @verb()
-def rebase_abort(run: Run) -> int:
+def _rebase_abort(project: Project, show: Show) -> int:
     """Forget the rebase that is under way. Patches and lock stay as they are."""
-    from tools.rebase import abort
-
-    with run.writing():
-        abort(run.root)
-    return run.show.result({}, "the rebase is forgotten; patches and lock are as before")
+    with _writing(project):
+        rebase.abort(project.root)
+    return show.result("the rebase is forgotten; patches and lock are as before")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

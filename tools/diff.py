@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import attrs
-
 from tools.apply import read_patches
 from tools.errors import Drift, Next, UsageError
 from tools.files import write
@@ -13,24 +11,17 @@ from tools.lock import Lock, PinnedFile
 from tools.patch import compose
 
 
-@attrs.frozen
-class Difference:
-    """How one file of a tree differs from upstream: lines added and removed, and the diff."""
+def differences(tree: Path, files: Iterable[PinnedFile], pinned: Mapping[str, bytes], context: int) -> dict[str, str]:
+    """The diffs of `files` in `tree` from upstream (`pinned`, bytes by path), by path; equal ones are left out.
 
-    path: str
-    added: int
-    removed: int
-    text: str
-
-
-def differences(tree: Path, files: Iterable[PinnedFile], pinned: Mapping[str, bytes], context: int) -> list[Difference]:
-    """The `files` of `tree` that differ from upstream (`pinned`, bytes by path). Raises Drift for missing ones."""
+    Raises Drift for missing files.
+    """
     paths = [file.path for file in files]
     if missing := [f"missing: {path}" for path in paths if not (tree / path).is_file()]:
         raise Drift(f"{tree} lacks files to compare", missing, [Next("vendor")])
     with Repo.temporary() as repo:
         texts = {path: repo.diff(path, pinned[path], (tree / path).read_bytes(), context) for path in paths}
-    return [Difference(path, *line_counts(text), text) for path, text in texts.items() if text]
+    return {path: text for path, text in texts.items() if text}
 
 
 def line_counts(diff: str) -> tuple[int, int]:
@@ -39,14 +30,17 @@ def line_counts(diff: str) -> tuple[int, int]:
     return sum(line.startswith("+") for line in body), sum(line.startswith("-") for line in body)
 
 
-def export(root: Path, lock: Lock, found: Iterable[Difference], folder: Path) -> list[Path]:
-    """Write conventional patches to `folder`; the files written. Raises UsageError where others are in the way."""
+def export(root: Path, lock: Lock, diffs: Mapping[str, str], folder: Path) -> list[Path]:
+    """Write `diffs` (by path) as conventional patches to `folder`; the files written.
+
+    Raises UsageError where other files are in the way.
+    """
     patches = read_patches(root, lock.patched)
     plan = {}
-    for difference in found:
-        patch = patches.get(difference.path)
-        name = patch.name if patch else difference.path.replace("/", "-") + ".patch"
-        plan[folder / name] = compose(patch.header if patch else {}, difference.text).lstrip(b"\n")
+    for target, text in diffs.items():
+        patch = patches.get(target)
+        name = patch.name if patch else target.replace("/", "-") + ".patch"
+        plan[folder / name] = compose(patch.header if patch else {}, text).lstrip(b"\n")
     if taken := [str(path) for path, data in plan.items() if path.exists() and path.read_bytes() != data]:
         raise UsageError("files are in the way of the export", taken, ["choose an empty folder with EXPORT="])
     folder.mkdir(parents=True, exist_ok=True)

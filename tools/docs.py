@@ -13,19 +13,18 @@ _START = "<!-- computed:"
 _PART = re.compile(rf"(^{_START} ([a-z-]+) -->\n)(.*?)(^<!-- end -->$)", re.MULTILINE | re.DOTALL)
 
 
-def stale(root: Path, lock: Lock, patches: Mapping[str, Patch], verbs: Sequence[tuple[str, str]]) -> dict[str, bytes]:
+def stale(root: Path, lock: Lock, patches: Mapping[str, Patch]) -> dict[str, bytes]:
     """The documents whose computed parts are out of date: the right bytes, by name.
 
-    patches: by the path of their file. verbs: name and description. Raises UsageError for an unknown or open part.
+    patches: by the path of their file. Raises UsageError for an unknown or open part.
     """
-    pins = {"upstream": lock.pin, "baseline": lock.baseline}
+    pins = [
+        (what, pin.url, f"`{pin.commit}`", pin.date[:10])
+        for what, pin in (("upstream", lock.pin), ("baseline", lock.baseline))
+    ]
     known = {
-        "verbs": _table("verb | what it does", ((f"`{name}`", text) for name, text in verbs)),
         "exit-codes": _table("code | meaning", EXIT_CODES.items()),
-        "pins": _table(
-            "what | repository | commit | date",
-            ((what, pin.url, f"`{pin.commit}`", pin.date[:10]) for what, pin in pins.items()),
-        ),
+        "pins": _table("what | repository | commit | date", pins),
         "files": _files(lock, patches),
         "patches": _patches(lock, patches),
     }

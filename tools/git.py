@@ -19,18 +19,10 @@ from tools.lock import is_path, without_secrets
 
 # Seconds until a host lists its refs, and until a fetch is done.
 _ANSWER, _FETCH = 8, 120
-_SETTINGS = ("-c", "core.quotePath=false", "-c", f"core.attributesFile={os.devnull}")
 _IDENTITY = ("-c", "user.name=dsu-patches", "-c", "user.email=dsu-patches")
+_SETTINGS = (*_IDENTITY, "-c", "core.quotePath=false", "-c", f"core.attributesFile={os.devnull}")
 # git's variables for reaching remotes. Others, as in a git hook, may name another repository.
 _REACHING = re.compile("GIT_(CONFIG|SSH|SSL|PROXY|ASKPASS|HTTP|EXEC_PATH)")
-
-
-class Done(NamedTuple):
-    """How a git command ended: exit code, standard output, standard error."""
-
-    code: int
-    out: bytes
-    said: str
 
 
 class Commit(NamedTuple):
@@ -58,8 +50,8 @@ class Repo:
         with tempfile.TemporaryDirectory(prefix="vendor-", ignore_cleanup_errors=True) as name:
             yield cls(Path(name))
 
-    def run(self, *arguments: str, given: bytes = b"", check: bool = True) -> Done:
-        """Run `git ARGUMENTS` without the user's configuration. check: raise ToolError when it fails."""
+    def run(self, *arguments: str, given: bytes = b"") -> bytes:
+        """The standard output of `git ARGUMENTS`, without the user's configuration. Raises ToolError when it fails."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | {
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": os.devnull,
@@ -69,74 +61,65 @@ class Repo:
             "GIT_EDITOR": "true",
             "LC_ALL": "C",
         }
-        done = _run([*_SETTINGS, *_IDENTITY, *arguments], self.folder, environment, given)
-        if check and done.code:
-            said = done.said.splitlines()
-            raise ToolError(f"git {arguments[0]} failed: {done.code}", said, [f"check the disk that has {self.folder}"])
-        return done
+        done = _run([*_SETTINGS, *arguments], self.folder, environment, given)
+        if done.returncode:
+            raise ToolError(f"git {arguments[0]} failed", _lines(done.stderr), [f"check the disk of {self.folder}"])
+        return done.stdout
 
-    def fetch(self, url: str, commit: str, *, branch: str = "", depth: int | None = 1) -> None:
+    def ask(self, *arguments: str) -> bytes | None:
+        """As `run`, but None when it fails."""
+        with suppress(ToolError):
+            return self.run(*arguments)
+        return None
+
+    def fetch(self, url: str, commit: str, *, depth: int | None = 1) -> None:
         """Fetch `commit` from `url`; with `depth` None, its whole history. Raises NoSource.
 
-        Some servers refuse a commit id; then `branch` is fetched, and then all branches and tags. A dead host costs
-        minutes: ask for a `tip` first, which takes seconds.
+        A dead host costs minutes: ask for a `tip` first, which takes seconds.
         """
-        options = ("--quiet", "--no-tags", "--update-shallow", "--no-recurse-submodules")
-        wanted = [([f"--depth={depth}"] if depth else [], commit)]
-        wanted += [([], f"+refs/heads/{branch}:refs/from/{branch}")] if branch else []
-        wanted += [([], "+refs/*:refs/from/*"), ([], "+HEAD:refs/from-HEAD")]
-        refused = None
-        for shallow, ref in wanted:
-            try:
-                _remote(self.folder, _FETCH, ("fetch", *options, *shallow), url, ref)
-            except NoSource as error:
-                refused = refused or error
-                if isinstance(error.__cause__, subprocess.TimeoutExpired):
-                    raise
-            if self.has(commit):
-                return
-        raise refused or _refused(url, f"it has no commit {commit}")
+        command = ("fetch", "--quiet", "--no-tags", "--update-shallow", "--no-recurse-submodules")
+        try:
+            _remote(self.folder, _FETCH, [*command, *([f"--depth={depth}"] if depth else [])], url, commit)
+        except NoSource as error:
+            if isinstance(error.__cause__, subprocess.TimeoutExpired):
+                raise
+            # Some servers refuse a commit id.
+            _remote(self.folder, _FETCH, command, url, "+refs/heads/*:refs/from/*", "+refs/tags/*:refs/from/tags/*")
+        if not self.has(commit):
+            raise _refused(url, f"it has no commit {commit}")
 
-    def find(self, url: str, name: str, branch: str) -> tuple[str, str]:
-        """Fetch a branch, tag, id, or short id in `branch`; the branch that it is or was looked for in, and its id.
-
-        Raises NoSource, and UsageError for a name of nothing.
-        """
-        named = tip(url, name)
-        if named and named[0] == "branch":
-            branch = name.removeprefix("refs/heads/")
-        commit = named[1] if named else name.lower()
+    def find(self, url: str, name: str, branch: str) -> str:
+        """Fetch a branch, tag, id, or short id in `branch`; its commit id. Raises NoSource, UsageError for no such."""
+        commit = tip(url, name) or name.lower()
         if re.fullmatch("[0-9a-f]{40}", commit):
-            self.fetch(url, commit, branch=branch)
+            self.fetch(url, commit)
         elif re.fullmatch("[0-9a-f]{7,39}", commit) and (newest := tip(url, branch)):
-            self.fetch(url, newest[1], branch=branch, depth=None)
-        done = self.run("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}", check=False)
-        if done.code:
+            self.fetch(url, newest, depth=None)
+        if (found := self.ask("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")) is None:
             text = f"no branch, tag or commit is called {name!r} in {url}; a short id has to be in branch {branch}"
             raise UsageError(text, next_steps=[f"git ls-remote {shlex.quote(url)} lists all branches and tags"])
-        return branch, done.out.decode().strip()
+        return found.decode().strip()
 
     def has(self, commit: str) -> bool:
         """Whether the repository has `commit`."""
-        return not self.run("cat-file", "-e", f"{commit}^{{commit}}", check=False).code
+        return self.ask("cat-file", "-e", f"{commit}^{{commit}}") is not None
 
     def date(self, commit: str) -> str:
         """The date of `commit`, ISO 8601."""
         # Newer versions of git write Z for +00:00.
-        return self.run("show", "-s", "--format=%cI", commit).out.decode().strip().replace("Z", "+00:00")
+        return self.run("show", "-s", "--format=%cI", commit).decode().strip().replace("Z", "+00:00")
 
     def read(self, commit: str, path: str) -> bytes | None:
         """The bytes of `path` at `commit`; None where there is no such file."""
-        done = self.run("cat-file", "blob", f"{commit}:{path}", check=False)
-        return None if done.code else done.out
+        return self.ask("cat-file", "blob", f"{commit}:{path}")
 
     def files(self, commit: str, folders: Iterable[str]) -> dict[str, bytes]:
         """The regular `*.py` files directly in `folders` at `commit`, bytes by path; unsafe paths are left out."""
         found: dict[str, bytes] = {}
         for folder in folders:
-            listed = self.run("ls-tree", "-z", commit, "--", f"{folder}/", check=False).out
-            blobs = re.findall(r"100(?:644|755) blob ([0-9a-f]+)\t([^\0]+\.py)\0", os.fsdecode(listed))
-            found |= {path: self.run("cat-file", "blob", blob).out for blob, path in blobs if is_path(path)}
+            listed = os.fsdecode(self.ask("ls-tree", "-z", commit, "--", f"{folder}/") or b"")
+            blobs = re.findall(r"100(?:644|755) blob ([0-9a-f]+)\t([^\0]+\.py)\0", listed)
+            found |= {path: self.run("cat-file", "blob", blob) for blob, path in blobs if is_path(path)}
         return found
 
     def commit(self, files: Mapping[str, bytes], message: str) -> str:
@@ -148,7 +131,7 @@ class Repo:
             target.write_bytes(data)
         self.run("add", "--all", "--force")
         self.run("commit", "--quiet", "--allow-empty", "-m", message)
-        return self.run("rev-parse", "HEAD").out.decode().strip()
+        return self.run("rev-parse", "HEAD").decode().strip()
 
     def diff(self, path: str, old: bytes, new: bytes, context: int = 0) -> str:
         """The git diff from `old` to `new` with full blob ids; "" when they are equal. Not UTF-8 comes as surrogates.
@@ -157,9 +140,9 @@ class Repo:
         """
         if old == new:
             return ""
-        blobs = [self.run("hash-object", "-w", "--stdin", given=data).out.decode().strip() for data in (old, new)]
-        done = self.run("diff", "--text", f"-U{context}", "--minimal", "--no-color", *blobs)
-        _, mark, hunks = done.out.decode(errors="surrogateescape").partition("\n@@ ")
+        blobs = [self.run("hash-object", "-w", "--stdin", given=data).decode().strip() for data in (old, new)]
+        text = self.run("diff", "--text", f"-U{context}", "--minimal", "--no-color", *blobs)
+        _, mark, hunks = text.decode(errors="surrogateescape").partition("\n@@ ")
         if not context:
             hunks = re.sub(r"^((?:@@ )?-[0-9,]+ \+[0-9,]+ @@).*$", r"\1", hunks, flags=re.MULTILINE)
         head = f"diff --git a/{path} b/{path}\nindex {blob_id(old)}..{blob_id(new)} 100644\n--- a/{path}\n+++ b/{path}"
@@ -171,21 +154,20 @@ def commit(place: str, name: str, branch: str, folders: Iterable[str], *, offlin
     url = address(place, offline=offline)
     log.info(f"git {url}: reading {name[:12]}")
     with Repo.temporary() as repo:
-        _, found = repo.find(url, name, branch)
+        found = repo.find(url, name, branch)
         return Commit(found, repo.date(found), repo.files(found, folders))
 
 
-def tip(url: str, name: str) -> tuple[str, str] | None:
-    """("branch" or "tag", commit id) of the ref `name` at `url`; None for none. "HEAD" is a branch. Raises NoSource."""
+def tip(url: str, name: str) -> str | None:
+    """The commit id of the branch, tag or HEAD `name` at `url`; None for none. Raises NoSource."""
     short = re.sub("^refs/(heads|tags)/", "", name)
     # The first match counts. `^{}` gives the commit of an annotated tag.
-    refs = [("branch", f"refs/heads/{short}"), ("tag", f"refs/tags/{short}^{{}}"), ("tag", f"refs/tags/{short}")]
-    refs = [("branch", "HEAD")] if name == "HEAD" else [(kind, ref) for kind, ref in refs if name in ref]
+    refs = [f"refs/heads/{short}", f"refs/tags/{short}^{{}}", f"refs/tags/{short}"]
+    refs = ["HEAD"] if name == "HEAD" else [ref for ref in refs if name in ref]
     with tempfile.TemporaryDirectory(prefix="vendor-") as folder:
-        done = _remote(Path(folder), _ANSWER, ("ls-remote",), url, *(ref for _, ref in refs))
-    lines = done.out.decode(errors="replace").splitlines()
+        lines = _remote(Path(folder), _ANSWER, ["ls-remote"], url, *refs).splitlines()
     found = {ref: commit for commit, _, ref in (line.partition("\t") for line in lines)}
-    return next(((kind, found[ref]) for kind, ref in refs if ref in found), None)
+    return next((found[ref] for ref in refs if ref in found), None)
 
 
 def local(place: str) -> Path | None:
@@ -208,8 +190,8 @@ def address(place: str, *, offline: bool) -> str:
 # --- Running git ---
 
 
-def _remote(folder: Path, seconds: float, command: Iterable[str], url: str, *refs: str) -> Done:
-    """Ask `url` for `refs` with the user's git configuration. Raises NoSource."""
+def _remote(folder: Path, seconds: float, command: Iterable[str], url: str, *refs: str) -> str:
+    """What git says of `refs` at `url`, with the user's git configuration. Raises NoSource."""
     ours = {name: text for name, text in os.environ.items() if not name.startswith("GIT_") or _REACHING.match(name)}
     environment = ours | {
         "GIT_TERMINAL_PROMPT": "0",
@@ -224,10 +206,10 @@ def _remote(folder: Path, seconds: float, command: Iterable[str], url: str, *ref
         done = _run(arguments, folder, environment, limit=seconds)
     except subprocess.TimeoutExpired as error:
         raise _refused(url, f"no answer within {seconds:.0f} s") from error
-    if done.code:
-        reasons = re.findall("^(?:fatal|error|remote):.*", without_secrets(done.said), re.MULTILINE)
-        raise _refused(url, "; ".join(reasons)[:300] or f"git exited with {done.code}")
-    return done
+    if done.returncode:
+        reasons = [line for line in _lines(done.stderr) if re.match("(fatal|error|remote):", line)]
+        raise _refused(url, "; ".join(reasons)[:300] or f"git exited with {done.returncode}")
+    return done.stdout.decode(errors="replace")
 
 
 def _refused(url: str, why: str) -> NoSource:
@@ -235,14 +217,17 @@ def _refused(url: str, why: str) -> NoSource:
     return NoSource(f"git {url} failed", [why], [step])
 
 
+def _lines(said: bytes) -> list[str]:
+    return without_secrets(said.decode(errors="replace")).splitlines()
+
+
 def _run(
     args: Iterable[str], folder: Path, env: Mapping[str, str], given: bytes = b"", limit: float | None = None
-) -> Done:
+) -> "subprocess.CompletedProcess[bytes]":
     try:
         # A new session: Ctrl-C does not reach git, and ssh has no terminal to ask for a password.
-        done = subprocess.run(
+        return subprocess.run(
             ["git", *args], input=given, capture_output=True, cwd=folder, env=env, timeout=limit, start_new_session=True
         )
     except FileNotFoundError as error:
         raise ToolError("git was not found", next_steps=["install git and put it on PATH"]) from error
-    return Done(done.returncode, done.stdout, done.stderr.decode(errors="replace"))

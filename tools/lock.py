@@ -1,4 +1,4 @@
-"""Reads pyproject.toml's decisions and upstream.lock, which is computed from them, and gives the lock as text.
+"""Reads pyproject.toml's decisions, and reads and writes upstream.lock, which is computed from them.
 
 The lock holds a digest of its own content, so that a change by hand is noticed.
 """
@@ -6,7 +6,7 @@ The lock holds a digest of its own content, so that a change by hand is noticed.
 import json
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +21,7 @@ PATCHES = "patches"
 ABSENT = "absent"
 _HEAD = f"""\
 # Computed by `make lock`, `make refresh` and `make rebase`; nobody edits it. Decisions stand in {DECISIONS}.
-# pieces: files in the wheels, then OFFSET+LENGTH of each piece; joined, the pieces give the file (tools/pieces.py).
+# pieces: files in the wheels, then FILE:OFFSET+LENGTH of each piece; joined, they give the file (tools/pieces.py).
 """
 
 # Kinds of strings: the pattern that each matches, and its description for error messages.
@@ -38,12 +38,13 @@ Wheel = Annotated[str, r"\w[\w.-]*==[\w.!+-]+", "NAME==VERSION"]
 
 
 @attrs.frozen
-class Branch:
-    """A branch of a repository; of the baseline's, also the commit."""
+class Pin:
+    """A branch of a repository, and a commit of it with its date (ISO 8601); what nobody decides is "" in Decisions."""
 
     url: Text
     branch: Text
     commit: Commit = ""
+    date: Text = ""
 
 
 @attrs.frozen
@@ -53,8 +54,8 @@ class Decisions:
     raw: URL templates with {commit}, {path}, {sha256}, and {repository}, OWNER/NAME of an upstream on GitHub.
     """
 
-    upstream: Branch
-    baseline: Branch
+    upstream: Pin
+    baseline: Pin
     components: dict[str, TreePath]
     raw: list[Text] = attrs.field(factory=list)
     wheels: list[Wheel] = attrs.field(factory=list)
@@ -63,16 +64,6 @@ class Decisions:
     def extra_of(self, patch: str) -> str:
         """The extra that a patch belongs to, "" for none."""
         return next((name for name, patches in self.extras.items() if patch in patches), "")
-
-
-@attrs.frozen
-class Pin:
-    """A commit: clone URL, branch, full id, and date (ISO 8601)."""
-
-    url: Text
-    branch: Text
-    commit: Commit
-    date: Text
 
 
 @attrs.frozen(kw_only=True)
@@ -143,33 +134,24 @@ class Lock:
         """The files that have a patch, those of extras included."""
         return tuple(file for file in self.files if file.patch)
 
-    def select(self, names: Collection[str]) -> tuple[Component, ...]:
+    def select(self, names: Iterable[str]) -> tuple[Component, ...]:
         """The components called `names`, or all for no names. Raises UsageError for an unknown name."""
-        _insist_on("component", names, self.decisions.components)
-        return tuple(component for component in self.components if not names or component.name in names)
-
-    def extras(self, names: Collection[str]) -> tuple[str, ...]:
-        """`names`, once each and sorted. Raises UsageError for an unknown extra."""
-        _insist_on("extra", names, self.decisions.extras)
-        return tuple(sorted(set(names)))
+        wanted = meant("component", names, self.decisions.components) or self.decisions.components
+        return tuple(component for component in self.components if component.name in wanted)
 
     def named(self, names: Iterable[str]) -> tuple[PinnedFile, ...]:
-        """The pinned files that `names` mean: paths or their ends. Raises UsageError for a name that fits none."""
-        paths = [file.path for file in self.files]
-        _insist_on("pinned file", [name for name in names if not any(is_called(path, name) for path in paths)], paths)
-        return tuple(file for file in self.files if any(is_called(file.path, name) for name in names))
+        """The pinned files that `names` mean, as `meant` says."""
+        paths = meant("pinned file", names, [file.path for file in self.files])
+        return tuple(file for file in self.files if file.path in paths)
 
 
-def _insist_on(what: str, names: Iterable[str], known: Iterable[str]) -> None:
-    if unknown := [name for name in names if name not in known]:
-        there = sorted(known)
-        step = f"choose from: {', '.join(there) or 'none'}" if len(there) < 5 else "choose one of these"
-        raise UsageError(f"no {what} is called {', '.join(unknown)}", there if len(there) > 4 else (), [step])
-
-
-def is_called(path: str, name: str) -> bool:
-    """Whether `name` is `path` or its end, such as `scnet.py` of `models/scnet/scnet.py`."""
-    return f"/{path}".endswith(f"/{name}")
+def meant(what: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Those of `known` that `names` mean: whole, or the ends of paths. Raises UsageError for a name that fits none."""
+    found = {name: [path for path in known if f"/{path}".endswith(f"/{name}")] for name in names}
+    if unknown := [name for name, paths in found.items() if not paths]:
+        step = f"choose from: {', '.join(sorted(known)) or 'none'}"
+        raise UsageError(f"no {what} is called {', '.join(unknown)}", next_steps=[step])
+    return sorted({path for paths in found.values() for path in paths})
 
 
 def without_secrets(text: str) -> str:
@@ -193,24 +175,50 @@ class _LockFile:
 def load(root: Path, *, agreed: bool = True) -> Lock:
     """The lock of the project at `root`. Raises UsageError with every fault, and for a lock changed by hand.
 
-    agreed: lock and pyproject.toml must agree; otherwise the components are the folders of the locked files.
+    agreed: lock and pyproject.toml must agree.
     """
-    return _lock(_toml(root / NAME), decided(root), agreed=agreed)
+    decisions, data = decided(root), _toml(root / NAME)
+    stated = data.pop("digest", "")
+    read: _LockFile = _structured(data, _LockFile, NAME)
+    if stated != _seal(data):
+        steps = (
+            f"git checkout {NAME} restores it",
+            Next("rebase", "then moves the pin to the commit that was written there", {"to": read.pin.commit}),
+        )
+        raise UsageError(f"{NAME} was changed by hand: its digest does not match", (), steps)
+    if agreed:
+        _insist_that_both_agree(decisions, read)
+    files = [
+        attrs.evolve(it, path=path, baseline=it.baseline or it.upstream, extra=decisions.extra_of(it.patch))
+        for path, it in sorted(read.files.items())
+    ]
+    return Lock(decisions, read.pin, read.baseline, tuple(files), read.wheels)
 
 
-def parse(text: str, decisions: Decisions) -> Lock:
-    """The lock in `text`. Raises as `load` does."""
-    return _lock(tomllib.loads(text), decisions, agreed=True)
+def _insist_that_both_agree(decisions: Decisions, read: _LockFile) -> None:
+    folders = sorted({path.rpartition("/")[0] for path in read.files})
+    pairs = (
+        ("upstream.url", decisions.upstream.url, read.pin.url),
+        ("upstream.branch", decisions.upstream.branch, read.pin.branch),
+        ("baseline.url", decisions.baseline.url, read.baseline.url),
+        ("baseline.commit", decisions.baseline.commit, read.baseline.commit),
+        ("wheels", sorted(decisions.wheels), sorted(read.wheels)),
+        ("components", sorted(decisions.components.values()), folders),
+    )
+    if wrong := [f"{key}: {DECISIONS} says {one}, {NAME} {other}" for key, one, other in pairs if one != other]:
+        steps = [Next("lock", "computes the lock anew")]
+        if decisions.upstream != Pin(read.pin.url, read.pin.branch):
+            steps = [Next("rebase", "follows the other repository or branch", {"to": decisions.upstream.branch})]
+        raise UsageError(f"{DECISIONS} and {NAME} disagree", wrong, steps)
+    patches = {file.patch for file in read.files.values()}
+    if unknown := [f"{name}: {it}" for name, group in decisions.extras.items() for it in group if it not in patches]:
+        step = f"edit [tool.vendor.extras] in {DECISIONS}"
+        raise UsageError(f"{DECISIONS} names patches that {NAME} does not have", unknown, [step])
 
 
 def decided(root: Path) -> Decisions:
     """The decisions in pyproject.toml below `root`. Raises UsageError with every fault."""
     found: Decisions = _structured(_toml(root / DECISIONS).get("tool", {}).get("vendor", {}), Decisions, DECISIONS)
-    named = [patch for patches in found.extras.values() for patch in patches]
-    wrong = [f"{patch} is named twice" for patch in sorted({*named}) if named.count(patch) > 1]
-    wrong += ["an extra is called none, which EXTRAS= takes for no extra"] * ("none" in found.extras)
-    if wrong:
-        raise UsageError(f"{DECISIONS} is malformed", wrong, [f"edit [tool.vendor.extras] in {DECISIONS}"])
     return found
 
 
@@ -245,41 +253,6 @@ def _structured(data: dict[str, Any], kind: type, name: str) -> Any:
     except cattrs.BaseValidationError as error:
         faults = cattrs.transform_error(error, name, worded)
         raise UsageError(f"{name} is malformed", faults, [f"edit {name}, or git checkout {name}"]) from error
-
-
-def _lock(data: dict[str, Any], decisions: Decisions, *, agreed: bool) -> Lock:
-    stated = data.pop("digest", "")
-    read: _LockFile = _structured(data, _LockFile, NAME)
-    if stated != _seal(data):
-        steps = (
-            f"git checkout {NAME} restores it",
-            Next("rebase", "then moves the pin to the commit that was written there", {"to": read.pin.commit}),
-        )
-        raise UsageError(f"{NAME} was changed by hand: its digest does not match", (), steps)
-    folders = sorted({path.rpartition("/")[0] for path in read.files})
-    pairs = (
-        ("upstream.url", decisions.upstream.url, read.pin.url),
-        ("upstream.branch", decisions.upstream.branch, read.pin.branch),
-        ("baseline.url", decisions.baseline.url, read.baseline.url),
-        ("baseline.commit", decisions.baseline.commit, read.baseline.commit),
-        ("wheels", sorted(decisions.wheels), sorted(read.wheels)),
-        ("components", sorted(decisions.components.values()), folders),
-    )
-    wrong = [f"{key}: {DECISIONS} says {one}, {NAME} {other}" for key, one, other in pairs if one != other]
-    if agreed and wrong:
-        raise UsageError(f"{DECISIONS} and {NAME} disagree", wrong, [Next("lock", "computes the lock anew")])
-    if not agreed:
-        decisions = attrs.evolve(decisions, components={folder: folder for folder in folders})
-    files = [
-        attrs.evolve(it, path=path, baseline=it.baseline or it.upstream, extra=decisions.extra_of(it.patch))
-        for path, it in sorted(read.files.items())
-    ]
-    patches = {file.patch for file in files}
-    unknown = [f"{name}: {it}" for name, group in decisions.extras.items() for it in group if it not in patches]
-    if agreed and unknown:
-        step = f"edit [tool.vendor.extras] in {DECISIONS}"
-        raise UsageError(f"{DECISIONS} names patches that {NAME} does not have", unknown, [step])
-    return Lock(decisions, read.pin, read.baseline, tuple(files), read.wheels)
 
 
 def dump(lock: Lock) -> bytes:

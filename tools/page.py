@@ -1,7 +1,7 @@
 """Writes the audit as one HTML page without scripts, fonts or links to other files."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from functools import cache
 from itertools import groupby, zip_longest
@@ -13,11 +13,14 @@ from markupsafe import Markup
 from pygments.lexers import PythonLexer
 from pygments.token import STANDARD_TYPES
 
+from tools.apply import read_patches
 from tools.audit import PAIRS, FileAudit
 from tools.diff import line_counts
 from tools.errors import UsageError
-from tools.lock import ABSENT, Lock
-from tools.patch import Patch, lines_of
+from tools.files import write
+from tools.lock import ABSENT
+from tools.patch import lines_of
+from tools.project import Project
 from tools.sources import on_github
 
 TITLE = "<title>Audit of the vendored models</title>"
@@ -34,20 +37,18 @@ Line = tuple[int | None, Words]
 Run = tuple[str, Sequence[tuple[Line, Line]]]
 
 
-def place(root: Path, asked: str) -> Path:
-    """The file for HTML=`asked`, in build/audit/ for "1". Raises UsageError for a file that is no such page."""
-    path = Path(asked).expanduser().absolute()
+def written(project: Project, asked: str, baseline: str, files: Sequence[FileAudit]) -> Path:
+    """Write the page for `files`, compared with the commit `baseline`; its path, which HTML=`asked` names.
+
+    "1" means build/audit/. Raises UsageError for a file that is no such page.
+    """
+    path, lock = Path(asked).expanduser().absolute(), project.lock
     if asked.lower() in ("1", "yes", "true", "on"):
-        path = root / "build/audit/index.html"
+        path = project.root / "build/audit/index.html"
     elif path.is_dir() or asked.endswith("/"):
         path /= "index.html"
     if path.exists() and TITLE.encode() not in path.read_bytes():
         raise UsageError(f"{path} exists, and is no audit page", next_steps=["choose another file with HTML="])
-    return path
-
-
-def page(lock: Lock, baseline: str, files: Sequence[FileAudit], patches: Mapping[str, Patch]) -> bytes:
-    """The page for `files`, compared with the commit `baseline`."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -56,10 +57,12 @@ def page(lock: Lock, baseline: str, files: Sequence[FileAudit], patches: Mapping
     text = environment.get_template("audit.html.j2").render(
         files=files,
         views={pair: _views(files, *pair) for pair in (*PAIRS[2:], *PAIRS[:2])},
-        patches=patches,
+        patches=read_patches(project.root, lock.patched),
         commits={side: (url, commit, on_github(url)) for side, (url, commit) in commits.items()},
     )
-    return text.encode(errors="replace")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, text.encode(errors="replace"))
+    return path
 
 
 def _views(files: Sequence[FileAudit], old: str, new: str) -> dict[str, Any]:

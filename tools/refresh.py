@@ -3,58 +3,52 @@
 from collections.abc import Mapping, Sequence
 from datetime import date
 
-import attrs
-
-from tools import manifest, sources
+from tools import manifest
 from tools.apply import read_bytes
-from tools.change import Change, planned, write_all
 from tools.diff import differences
 from tools.errors import Drift, Next, UsageError, each, log
 from tools.files import digest, sha256, write
-from tools.lock import PATCHES, Lock, PinnedFile, is_called
+from tools.lock import PATCHES, Lock, PinnedFile, meant
 from tools.manifest import Manifest
-from tools.patch import Patch, compose, faults, new_header, parse, splice
+from tools.patch import compose, faults, new_header, parse
+from tools.project import Project
+from tools.relock import computed, planned, write_all
+from tools.sources import pinned
 from tools.tree import MANIFEST, python_files, reserved
-from tools.vendor import Order
 from tools.verify import REBASE, vendored
 
 
-@attrs.frozen
-class Wish:
-    """What to change. adopt: paths that get a first patch, with `description`. drop: patches to remove."""
-
-    adopt: Sequence[str] = ()
-    description: str | None = None
-    drop: Sequence[str] = ()
-
-
-def refresh(order: Order, wish: Wish, verbs: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
+def refresh(
+    project: Project, adopt: Sequence[str], description: str | None, drop: Sequence[str]
+) -> tuple[list[str], list[str]]:
     """Turn edits in a tree into patches, and drop patches; the paths that changed, and patches without a Description.
 
+    adopt: paths that get a first patch, with `description`. drop: names of patches to remove.
     The tree keeps the effect of a dropped patch until `vendor` runs. Call it while the project is locked. Raises Drift
     or UsageError, before anything is written, for an edit that cannot become a patch or would overwrite one.
     """
-    if (order.root / REBASE).exists():
+    root, lock, tree = project.root, project.lock, project.tree
+    if (root / REBASE).exists():
         raise UsageError("a rebase is under way", (), [Next("rebase-continue"), Next("rebase-abort", "forgets it")])
-    lock, tree = order.lock, order.tree
-    dropped = _dropped(lock, wish.drop)
-    parts = [part for part in order.components if vendored(tree, part)]
+    patched = {f"{PATCHES}/{file.patch}": file for file in lock.patched}
+    dropped = [patched[it] for it in meant("patch", [f"{it.removesuffix('.patch')}.patch" for it in drop], patched)]
+    parts = [part for part in lock.components if vendored(tree, part)]
     if not parts and not dropped:
         raise Drift(f"nothing is vendored in {tree}", next_steps=[Next("vendor")])
     files = [file for part in parts for file in part.files if file not in dropped]
-    pinned = sources.pinned(lock, order.root, files, order.store, order.upstream, offline=order.offline).files
+    base = pinned(project, lock, lock.files).files
     with reserved(tree):
         records = {part.path: manifest.read(tree / part.path) for part in parts}
-        _refuse_another_lock(order, files, records)
-        texts = {found.path: found.text for found in differences(tree, files, pinned, 0)}
-        names = _names(lock, files, texts, records, wish)
-        made = each(names, lambda file: _made(order, file, names[file], pinned[file.path], texts[file.path], wish))
-        entries = {file.path: file for _, _, file in made}
-        entries |= {it.path: attrs.evolve(it, patch="", patch_sha256="", patched="", extra="") for it in dropped}
-        new = attrs.evolve(lock, files=tuple(entries.get(file.path, file) for file in lock.files))
-        patches: dict[str, bytes | None] = {patch.name: data for patch, data, _ in made}
-        change = Change(new, patches | {file.patch: None for file in dropped})
-        changed = write_all(order.root, planned(order.root, change, verbs))
+        _refuse_another_lock(project, files, records)
+        texts = differences(tree, files, base, 0)
+        names = _names(lock, files, texts, records, adopt, drop)
+        datas = each(names, lambda it: _patch(project, it, names[it], base[it.path], texts[it.path], description))
+        made = dict(zip(names.values(), datas, strict=True))
+        kept = [file for file in lock.patched if file not in dropped and file.patch not in made]
+        patches: dict[str, bytes | None] = {file.patch: read_bytes(root, file) for file in kept}
+        patches |= {**made, **{file.patch: None for file in dropped}}
+        new = computed(project, lock, lock.pin, base, patches)
+        changed = write_all(root, planned(root, new, patches))
         for part in (part for part in new.components if part.path in records):
             old = records[part.path]
             data = manifest.render(new, part, old)
@@ -63,35 +57,29 @@ def refresh(order: Order, wish: Wish, verbs: Sequence[tuple[str, str]]) -> tuple
                 write(tree / part.path / MANIFEST, data)
             for name in python_files(tree / part.path).keys() - {*old.carried, *(file.name for file in part.files)}:
                 log.warning(f"{part.path}/{name} is no pinned file, so it cannot have a patch")
-    return changed, [f"{PATCHES}/{patch.name}" for patch, *_ in made if not patch.described]
+    return changed, [f"{PATCHES}/{name}" for name, data in made.items() if not parse(name, data).described]
 
 
-def _dropped(lock: Lock, names: Sequence[str]) -> list[PinnedFile]:
-    """The files whose patches `names` mean, with or without the folder and `.patch`."""
-    found = []
-    for name in (f"{name.removesuffix('.patch')}.patch" for name in names):
-        files = [file for file in lock.patched if is_called(f"{PATCHES}/{file.patch}", name)]
-        if not files:
-            raise UsageError(f"no patch is called {name}", [file.patch for file in lock.patched])
-        found += files
-    return found
-
-
-def _refuse_another_lock(order: Order, files: Sequence[PinnedFile], records: Mapping[str, Manifest]) -> None:
+def _refuse_another_lock(project: Project, files: Sequence[PinnedFile], records: Mapping[str, Manifest]) -> None:
     """Raises Drift for a tree made from another lock: a refresh would undo what has changed since."""
     wrong = []
     for file in files:
-        made, wanted = records[file.folder].results.get(file.name), file.result(records[file.folder].extras)
-        # A killed run may have written the patch of this very edit.
-        if made != wanted and digest(order.tree / file.path) != wanted:
+        wanted = file.result(records[file.folder].extras)
+        # The file itself counts too: a killed run may have written the patch of this very edit.
+        if wanted not in (records[file.folder].results.get(file.name), digest(project.tree / file.path)):
             wrong.append(f"made from another pin, or with another patch: {file.path}")
     if wrong:
         why = "makes it again, and keeps copies of edits; then repeat your edits"
-        raise Drift(f"{order.tree} was made from another lock", wrong, [Next("vendor", why)])
+        raise Drift(f"{project.tree} was made from another lock", wrong, [Next("vendor", why)])
 
 
 def _names(
-    lock: Lock, files: Sequence[PinnedFile], texts: Mapping[str, str], records: Mapping[str, Manifest], wish: Wish
+    lock: Lock,
+    files: Sequence[PinnedFile],
+    texts: Mapping[str, str],
+    records: Mapping[str, Manifest],
+    adopt: Sequence[str],
+    drop: Sequence[str],
 ) -> dict[PinnedFile, str]:
     """The patch file of each edited file. Raises Drift for edits that cannot become patches."""
     names: dict[PinnedFile, str] = {}
@@ -104,7 +92,7 @@ def _names(
             empty.append(file.patch)
         elif file.path in texts and file.patch and not patched:
             found.append(f"{file.path}: its patch is of the extra {file.extra}, which this tree does not have")
-        elif file.path in texts and not file.patch and file.path not in wish.adopt:
+        elif file.path in texts and not file.patch and file.path not in adopt:
             found.append(f"{file.path}: was edited, and has no patch")
             first.append(file.path)
         elif file.path in texts:
@@ -114,41 +102,36 @@ def _names(
     if found:
         steps = [Next("vendor", "undoes edits, and keeps copies of them")]
         if first or empty:
-            options = {"adopt": " ".join([*wish.adopt, *first]) or None, "drop": " ".join([*wish.drop, *empty]) or None}
+            options = {"adopt": " ".join([*adopt, *first]) or None, "drop": " ".join([*drop, *empty]) or None}
             steps.insert(0, Next("refresh", "makes first patches, and drops those that would be empty", options))
         raise Drift("edits that no patch can take, so nothing was written", found, steps)
     return names
 
 
-def _made(
-    order: Order, file: PinnedFile, name: str, base: bytes, text: str, wish: Wish
-) -> tuple[Patch, bytes, PinnedFile]:
-    """The patch of an edited file, parsed and as bytes, and the file's new entry in the lock.
+def _patch(project: Project, file: PinnedFile, name: str, base: bytes, text: str, description: str | None) -> bytes:
+    """The patch file of an edited file; one that already gives this edit stays.
 
-    A patch file that already gives this edit stays. Raises Drift for another one that is not as locked.
+    Raises UsageError for an edit that no patch may have, and Drift for a patch file that is not as locked.
     """
-    if found := faults(file.path, base, (order.tree / file.path).read_bytes()):
+    if found := faults(file.path, base, (project.tree / file.path).read_bytes()):
         raise UsageError("these edits cannot become a patch", found, ["fix them in the tree, then repeat"])
-    path = order.root / PATCHES / name
+    path = project.root / PATCHES / name
     if file.patch and not path.exists():
         # Raises the error for a missing patch file.
-        read_bytes(order.root, file)
+        read_bytes(project.root, file)
     there = path.read_bytes() if path.exists() else b""
-    old = parse(name, there) if there else None
-    header = new_header(wish.description, date.today())
-    data = compose({**old.header, "Last-Update": header["Last-Update"]} if old else header, text)
-    patch = parse(name, data)
-    if old and (old.target, old.base, old.result) == (patch.target, patch.base, patch.result):
-        patch, data = old, there
-    elif there and sha256(there) != file.patch_sha256:
+    header = new_header(description, date.today())
+    if not there:
+        return compose(header, text)
+    old = parse(name, there)
+    data = compose({**old.header, "Last-Update": header["Last-Update"]}, text)
+    new = parse(name, data)
+    if (old.target, old.base, old.result) == (new.target, new.base, new.result):
+        return there
+    if sha256(there) != file.patch_sha256:
         steps = (
             Next("lock", "uses the patch file; make vendor then keeps a copy of the tree's edits"),
             f"git checkout {PATCHES}/{name}, or move it away, to use the tree's edits",
         )
         raise Drift(f"{PATCHES}/{name} is not as locked, and is not overwritten", next_steps=steps)
-    pieces = file.pieces if patch.whole_base is None else ""
-    if order.lock.wheels and not pieces and patch.whole_base is None:
-        log.warning(f"the lock has no pieces of {file.path}; make lock looks for them")
-    hashes = {"patch_sha256": sha256(data), "patched": sha256(splice(patch, base))}
-    extra = order.lock.decisions.extra_of(name)
-    return patch, data, attrs.evolve(file, patch=name, extra=extra, pieces=pieces, **hashes)
+    return data

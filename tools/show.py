@@ -18,7 +18,7 @@ import click
 from tools.errors import Next, ToolError, log
 from tools.lock import without_secrets
 
-JSON_SCHEMA = 2
+JSON_SCHEMA = 3
 # Set by the Makefile; next steps are then make commands.
 BY_MAKE = "DSU_PATCHES_BY_MAKE"
 # Words that are coloured.
@@ -41,20 +41,25 @@ class Show:
     given: Mapping[str, Any] = field(default_factory=dict)
 
     def result(
-        self, body: Mapping[str, Any], *lines: str, diff: str = "", next_steps: Sequence[str | Next] = (), code: int = 0
+        self,
+        *lines: str,
+        body: Mapping[str, object] | None = None,
+        diff: str = "",
+        next_steps: Iterable[str | Next] = (),
+        code: int = 0,
     ) -> int:
-        """Print the result: `body` with --json, else lines, next steps and diff. Returns `code`."""
+        """Print lines, next steps and diff, or with --json `body`, by default the lines. Returns `code`."""
         if self.json:
-            self._document(body, code)
+            self._document({"report": [*lines, *diff.splitlines()]} if body is None else body, code)
         else:
-            for line in [*lines, *(f"next: {step}" for step in self._commands(next_steps))]:
+            for line in [*lines, *(f"next: {self._command(step)}" for step in next_steps)]:
                 click.echo(_styled(line), color=_COLOURED)
             _show_diff(diff)
         return code
 
     def error(self, error: ToolError) -> int:
         """Print `error` to standard error, and with --json to standard output too. Returns its exit code."""
-        steps = self._commands(error.next_steps)
+        steps = [self._command(step) for step in error.next_steps]
         findings = [f"  {line}" for line in error.findings]
         for line in [f"error: {error.message}", *findings, *(f"next: {step}" for step in steps)]:
             _say(line)
@@ -64,11 +69,10 @@ class Show:
                 self._document({**body, **error.body}, error.exit_code)
         return error.exit_code
 
-    def _commands(self, steps: Iterable[str | Next]) -> list[str]:
-        return [step if isinstance(step, str) else self._command(step) for step in steps]
-
-    def _command(self, step: Next) -> str:
+    def _command(self, step: str | Next) -> str:
         """`step` as a command for make or Python, with those of the user's options that its verb takes."""
+        if isinstance(step, str):
+            return step
         verb = step.verb or self.verb
         given = {name: value for name, value in self.given.items() if name in self.takes[verb]}
         by_make = BY_MAKE in os.environ
@@ -80,7 +84,7 @@ class Show:
                 words.append(f"{name.upper()}={1 if value is True else text}" if by_make else option)
         return " ".join(words) + (f"  # {step.why}" if step.why else "")
 
-    def _document(self, body: Mapping[str, Any], code: int) -> None:
+    def _document(self, body: Mapping[str, object], code: int) -> None:
         head = {"schema": JSON_SCHEMA, "verb": self.verb or None, "ok": code == 0, "exit_code": code}
         click.echo(without_secrets(json.dumps(head | {**body}, indent=2)))
 

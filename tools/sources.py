@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -21,14 +21,18 @@ from urllib.parse import quote, urlsplit
 from tools import git, pieces
 from tools.errors import Next, NoSource, ToolError, UsageError, log
 from tools.files import sha256
-from tools.lock import PATCHES, Lock, PinnedFile, without_secrets
+from tools.lock import PATCHES, Lock, Pin, PinnedFile, without_secrets
 from tools.patch import parse
+from tools.project import Project
 from tools.store import Store
 
 # Seconds to connect to a host, and between two bytes from it.
 _PATIENCE = (3.0, 5.0)
 # Seconds for a whole file, and for pip to get one wheel.
 _FILE, _PIP = 10, 40
+# The most bytes of a file that are read from a host.
+_LARGEST = 4 * 1024 * 1024
+_STORE = "the store"
 Answers = Iterator[tuple[PinnedFile, bytes | str]]
 
 
@@ -43,182 +47,158 @@ class Source(NamedTuple):
     serve: Callable[[Sequence[PinnedFile]], Answers]
 
 
-def from_patches(root: Path) -> Source:
+def _from_store(store: Store, wanted: Sequence[PinnedFile]) -> Answers:
+    """Copies of files that were had before."""
+    yield from ((file, data) for file in wanted if (data := store.get(file.upstream)) is not None)
+
+
+def _from_patches(root: Path, wanted: Sequence[PinnedFile]) -> Answers:
     """Patches that remove every line of their file, and so contain it."""
-
-    def serve(wanted: Sequence[PinnedFile]) -> Answers:
-        for file in wanted:
-            # A faulty patch is reported where it is applied.
-            with suppress(OSError, ToolError):
-                patch = parse(file.patch, (root / PATCHES / file.patch).read_bytes())
-                if patch.whole_base is not None:
-                    yield file, patch.whole_base
-
-    return Source("patches", True, serve)
+    for file in wanted:
+        # A faulty patch is reported where it is applied.
+        with suppress(OSError, ToolError):
+            patch = parse(file.patch, (root / PATCHES / file.patch).read_bytes())
+            if patch.whole_base is not None:
+                yield file, patch.whole_base
 
 
-def from_git(name: str, place: str, lock: Lock) -> Source:
+def _from_git(place: str, pin: Pin, wanted: Sequence[PinnedFile]) -> Answers:
     """The pinned commit of a repository or bundle at `place`, a path or URL."""
-
-    def serve(wanted: Sequence[PinnedFile]) -> Answers:
-        try:
-            where = git.address(place, offline=False)
-            git.tip(where, "HEAD")
-            with git.Repo.temporary() as repo:
-                repo.fetch(where, lock.pin.commit, branch=lock.pin.branch)
-                for file in wanted:
-                    data = repo.read(lock.pin.commit, file.path)
-                    yield file, f"is not in commit {lock.pin.commit[:12]}" if data is None else data
-        except ToolError as error:
-            configs = [path for path in (Path(place, ".git/config"), Path(place, "config")) if path.is_file()]
-            if any("promisor = true" in path.read_text(errors="replace") for path in configs):
-                step = f"git -C {shlex.quote(place)} fetch --refetch --no-filter"
-                raise NoSource(f"is a partial clone, which lacks files; `{step}` gets them") from error
-            raise NoSource("; ".join(error.findings) or error.message) from error
-
-    return Source(name, bool(git.local(place)) or place.startswith("file://"), serve)
-
-
-def from_folder(name: str, folder: Path) -> Source:
-    """A folder with upstream's files, such as an unpacked archive."""
-
-    def serve(wanted: Sequence[PinnedFile]) -> Answers:
-        for file in wanted:
-            try:
-                yield file, (folder / file.path).read_bytes()
-            except OSError as error:
-                yield file, str(error.strerror)
-
-    return Source(name, True, serve)
-
-
-def from_urls(template: str, commit: str) -> Source:
-    """One URL for each file, from a template with {commit}, {path} and {sha256}."""
-
-    def serve(wanted: Sequence[PinnedFile]) -> Answers:
-        import requests
-        from requests.adapters import HTTPAdapter
-        from urllib3.exceptions import HTTPError
-        from urllib3.util import Retry
-
-        # A host may say "retry in an hour"; the next source answers now.
-        busy = (429, 500, 502, 503, 504)
-        retry = Retry(2, 0, 0, status_forcelist=busy, backoff_factor=0.3, respect_retry_after_header=False)
-        with requests.Session() as session:
-            session.headers["Accept-Encoding"] = "identity"
-            for scheme in ("https://", "http://"):
-                session.mount(scheme, HTTPAdapter(max_retries=retry))
+    try:
+        where = git.address(place, offline=False)
+        git.tip(where, "HEAD")
+        with git.Repo.temporary() as repo:
+            repo.fetch(where, pin.commit)
             for file in wanted:
-                url = template.replace("{commit}", commit).replace("{sha256}", file.upstream)
-                try:
-                    with session.get(url.replace("{path}", quote(file.path)), timeout=_PATIENCE, stream=True) as answer:
-                        good = answer.status_code == 200
-                        yield file, _body(answer.raw) if good else f"answered {answer.status_code}"
-                except (OSError, ValueError, HTTPError) as error:
-                    # The host does not work; asking for every other file would take minutes.
-                    why = str(error).rpartition(": ")[2].strip("'\")")
-                    raise NoSource(f"{type(error).__name__}: {why[:200]}") from error
+                data = repo.read(pin.commit, file.path)
+                yield file, f"is not in commit {pin.commit[:12]}" if data is None else data
+    except ToolError as error:
+        configs = [path for path in (Path(place, ".git/config"), Path(place, "config")) if path.is_file()]
+        if any("promisor = true" in path.read_text(errors="replace") for path in configs):
+            step = f"git -C {shlex.quote(place)} fetch --refetch --no-filter"
+            raise NoSource(f"is a partial clone, which lacks files; `{step}` gets them") from error
+        raise NoSource("; ".join(error.findings) or error.message) from error
 
-    return Source(f"raw {urlsplit(template).netloc}", False, serve)
+
+def _from_folder(folder: Path, wanted: Sequence[PinnedFile]) -> Answers:
+    """A folder with upstream's files, such as an unpacked archive."""
+    for file in wanted:
+        path = folder / file.path
+        yield file, path.read_bytes() if path.is_file() else "is not there"
+
+
+def _from_urls(template: str, commit: str, wanted: Sequence[PinnedFile]) -> Answers:
+    """One URL for each file, from a template with {commit}, {path} and {sha256}."""
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3.exceptions import HTTPError
+    from urllib3.util import Retry
+
+    # A host may say "retry in an hour"; the next source answers now.
+    busy = (429, 500, 502, 503, 504)
+    retry = Retry(2, 0, 0, status_forcelist=busy, backoff_factor=0.3, respect_retry_after_header=False)
+    with requests.Session() as session:
+        session.headers["Accept-Encoding"] = "identity"
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, HTTPAdapter(max_retries=retry))
+        for file in wanted:
+            url = template.replace("{commit}", commit).replace("{sha256}", file.upstream)
+            try:
+                with session.get(url.replace("{path}", quote(file.path)), timeout=_PATIENCE, stream=True) as answer:
+                    yield file, _body(answer.raw) if answer.status_code == 200 else f"answered {answer.status_code}"
+            except (OSError, ValueError, HTTPError) as error:
+                # The host does not work; asking for every other file would take minutes.
+                why = str(error).rpartition(": ")[2].strip("'\")")
+                raise NoSource(f"{type(error).__name__}: {why[:200]}") from error
 
 
 def _body(raw: Any) -> bytes:
-    """The body of an answer, cut off at pieces.LARGEST. Raises ValueError when it takes longer than _FILE."""
+    """The body of an answer, cut off at _LARGEST. Raises ValueError when it takes longer than _FILE."""
     data, until = b"", time.monotonic() + _FILE
-    while len(data) < pieces.LARGEST and (more := raw.read1(pieces.LARGEST - len(data))):
+    while len(data) < _LARGEST and (more := raw.read1(_LARGEST - len(data))):
         data += more
         if time.monotonic() > until:
             raise ValueError(f"not done after {_FILE} s")
     return data
 
 
-def from_index(wheels: Mapping[str, str]) -> Source:
+def _from_index(wheels: Mapping[str, str], wanted: Sequence[PinnedFile]) -> Answers:
     """Wheels (SHA-256 by NAME==VERSION) of pip's package index; files are built from pieces of them."""
-
-    def serve(wanted: Sequence[PinnedFile]) -> Answers:
-        found = download(wheels)
-        for file in wanted:
-            try:
-                text = file.pieces
-                yield file, pieces.assemble(text, found.members) if text else "the lock lists no pieces"
-            except ValueError as error:
-                yield file, "; ".join(found.faults) or str(error)
-
-    return Source("index", False, serve)
+    found = download(wheels)
+    for file in wanted:
+        try:
+            text = file.pieces
+            yield file, pieces.assemble(text, found.members) if text else "the lock lists no pieces"
+        except ValueError as error:
+            yield file, "; ".join(found.faults) or str(error)
 
 
-@dataclass(frozen=True)
-class Wheels:
+class Wheels(NamedTuple):
     """Downloaded wheels: SHA-256 by NAME==VERSION, Python files by member, and faults."""
 
-    hashes: dict[str, str] = field(default_factory=dict)
-    members: dict[str, bytes] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
+    hashes: dict[str, str]
+    members: dict[str, bytes]
+    faults: list[str]
 
 
 def download(wheels: Mapping[str, str]) -> Wheels:
     """Download wheels with the user's pip; a wrong SHA-256 is a fault ("" takes any)."""
-    found = Wheels()
+    found = Wheels({}, {}, [])
     with tempfile.TemporaryDirectory(prefix="vendor-") as folder, ThreadPoolExecutor() as pool:
-        for wheel, answer in zip(wheels, pool.map(lambda wheel: _pip(wheel, Path(folder, wheel)), wheels), strict=True):
+        for wheel, job in {wheel: pool.submit(_pip, wheel, Path(folder, wheel)) for wheel in wheels}.items():
             try:
-                if isinstance(answer, str):
-                    raise ValueError(answer)
-                actual = sha256(answer)
-                if wheels[wheel] not in ("", actual):
-                    raise ValueError(f"the wheel's SHA-256 is {actual}, not {wheels[wheel]}")
-                found.members.update(pieces.python_members(answer, wheel.partition("==")[0]))
-                found.hashes[wheel] = actual
+                found.hashes[wheel] = sha256(data := job.result())
+                if wheels[wheel] not in ("", found.hashes[wheel]):
+                    raise ValueError(f"the wheel's SHA-256 is {found.hashes[wheel]}, not {wheels[wheel]}")
+                found.members.update(pieces.python_members(data, wheel.partition("==")[0]))
             except ValueError as error:
                 found.faults.append(f"{wheel}: {error}")
     return found
 
 
-def _pip(wheel: str, to: Path) -> bytes | str:
-    """The bytes of a wheel that pip downloads to the folder `to`, or why there are none."""
+def _pip(wheel: str, to: Path) -> bytes:
+    """The bytes of a wheel that pip downloads to the folder `to`. Raises ValueError with the reason for none."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     # By default pip tries six times for 15 s each, which takes minutes with a dead index.
     command += ["--retries", "1", "--timeout", "6", "--no-deps", "--only-binary=:all:", "--ignore-requires-python"]
     command += ["--dest", str(to), wheel]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PIP)
-    except subprocess.TimeoutExpired:
-        return f"pip was not done after {_PIP} s"
-    if not done.returncode:
-        return next(to.glob("*.whl")).read_bytes()
-    lines = without_secrets(done.stderr).splitlines() or ["pip did not say why"]
-    # After "ERROR: Exception:" comes a traceback, whose last line has the reason.
-    errors = [line for line in lines if re.match("ERROR: (?!Exception:)", line)]
-    return (errors or lines)[-1].removeprefix("ERROR: ")
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"pip was not done after {_PIP} s") from error
+    if done.returncode:
+        lines = without_secrets(done.stderr).splitlines() or ["pip did not say why"]
+        # After "ERROR: Exception:" comes a traceback, whose last line has the reason.
+        errors = [line for line in lines if re.match("ERROR: (?!Exception:)", line)]
+        raise ValueError((errors or lines)[-1].removeprefix("ERROR: "))
+    return next(to.glob("*.whl")).read_bytes()
 
 
-# --- Which sources there are ---
-
-
-def sources_for(lock: Lock, root: Path, upstream: str | None = None) -> list[Source]:
+def sources_for(project: Project, lock: Lock) -> list[Source]:
     """The sources, in the order that they are asked in. Raises UsageError as `given` does."""
-    repository = on_github(lock.pin.url)
+    repository, pin = on_github(lock.pin.url), lock.pin
     templates = [text for text in lock.decisions.raw if repository or "{repository}" not in text]
+    urls = [text.replace("{repository}", repository or "") for text in templates]
     return [
-        from_patches(root),
-        *([given(upstream, lock)] if upstream else []),
-        from_git(f"git {lock.pin.url}", lock.pin.url, lock),
-        *(from_urls(text.replace("{repository}", repository or ""), lock.pin.commit) for text in templates),
-        *([from_index(lock.wheels)] if lock.wheels else []),
+        Source(_STORE, True, partial(_from_store, project.store)),
+        Source("patches", True, partial(_from_patches, project.root)),
+        *([given(project.upstream, lock)] if project.upstream else []),
+        Source(f"git {pin.url}", pin.url.startswith("file://"), partial(_from_git, pin.url, pin)),
+        *(Source(f"raw {urlsplit(url).netloc}", False, partial(_from_urls, url, pin.commit)) for url in urls),
+        *([Source("index", False, partial(_from_index, lock.wheels))] if lock.wheels else []),
     ]
 
 
 def given(upstream: str, lock: Lock) -> Source:
     """The source that UPSTREAM= names. Raises UsageError for a path that does not exist or has none of its files."""
-    name = f"UPSTREAM {without_secrets(upstream)}"
-    path = git.local(upstream)
+    name, path = f"UPSTREAM {without_secrets(upstream)}", git.local(upstream)
     # SSH has host:path; Windows has drives with one letter.
     if not path and re.match(r"[^/\\:]{2,}:", upstream):
-        return from_git(name, upstream, lock)
+        return Source(name, upstream.startswith("file://"), partial(_from_git, upstream, lock.pin))
     if path and (path.is_file() or (path / ".git").exists() or (path / "HEAD").is_file()):
-        return from_git(name, str(path), lock)
+        return Source(name, True, partial(_from_git, str(path), lock.pin))
     if path and any((path / folder).is_dir() for folder in lock.decisions.components.values()):
-        return from_folder(name, path)
+        return Source(name, True, partial(_from_folder, path))
     why = f"{path} is no repository, and has no component" if path else f"{upstream} does not exist"
     takes = "UPSTREAM= takes a repository, a bundle, a folder with upstream's files, or a URL"
     raise UsageError(why, next_steps=[takes])
@@ -231,43 +211,32 @@ def on_github(url: str) -> str | None:
     return found[1] if found else None
 
 
-# --- Asking them ---
+class Pinned(NamedTuple):
+    """Pinned files: bytes by path, and their number from each source."""
 
-
-@dataclass(frozen=True)
-class Pinned:
-    """Pinned files: bytes by path, and the source of each."""
-
-    files: dict[str, bytes] = field(default_factory=dict)
-    origins: dict[str, str] = field(default_factory=dict)
+    files: dict[str, bytes]
+    origins: Counter[str]
 
     @property
     def summary(self) -> str:
         """Files per source, such as "10 from the store, 4 from index"."""
-        return ", ".join(f"{count} from {origin}" for origin, count in Counter(self.origins.values()).items())
+        return ", ".join(f"{count} from {origin}" for origin, count in self.origins.items())
 
 
-def pinned(
-    lock: Lock, root: Path, files: Iterable[PinnedFile], store: Store, upstream: str | None = None, *, offline: bool
-) -> Pinned:
+def pinned(project: Project, lock: Lock, files: Iterable[PinnedFile]) -> Pinned:
     """The bytes of all `files`, from the store and then from each source in turn; wrong bytes are reported.
 
     Raises NoSource for files that no source has, and UsageError as `given` does.
     """
-    found, missing, said = Pinned(), [], []
-    for file in files:
-        if (data := store.get(file.upstream)) is not None:
-            found.files[file.path], found.origins[file.path] = data, "the store"
-        else:
-            missing.append(file)
-    for source in sources_for(lock, root, upstream):
-        if missing and offline and not source.local:
+    found, missing, said = Pinned({}, Counter()), [*files], []
+    for source in sources_for(project, lock):
+        if missing and project.offline and not source.local:
             said.append(f"{source.name}: not asked, offline")
         elif missing:
-            said += _ask(source, missing, found, store)
+            said += _ask(source, missing, found, project.store)
             missing = [file for file in missing if file.path not in found.files]
     if missing:
-        steps = [Next("vendor", "asks the network", {"offline": None})] if offline else []
+        steps = [Next("vendor", "asks the network", {"offline": None})] if project.offline else []
         raise NoSource(
             f"{len(missing)} of {len(missing) + len(found.files)} pinned files were not found",
             [*sorted(f"missing: {it.path}" for it in missing), *said],
@@ -278,14 +247,15 @@ def pinned(
 
 def _ask(source: Source, wanted: Sequence[PinnedFile], found: Pinned, store: Store) -> list[str]:
     """Add to `found` and `store` what `source` has of `wanted`; a line for each reason that files are missing."""
-    if source.name != "patches":
+    if source.name not in (_STORE, "patches"):
         log.info(f"{source.name}: asking for {len(wanted)} files")
     refusals: dict[str, list[str]] = {}
     try:
         for file, answer in source.serve(wanted):
             if isinstance(answer, bytes) and sha256(answer) == file.upstream:
                 store.put(answer)
-                found.files[file.path], found.origins[file.path] = answer, source.name
+                found.files[file.path] = answer
+                found.origins[source.name] += 1
                 continue
             if isinstance(answer, bytes):
                 answer = f"wrong bytes ({len(answer)}, SHA-256 {sha256(answer)}), wanted {file.upstream}"

@@ -6,7 +6,7 @@ Only `*.py` files and the manifest are replaced; everything else moves to the ne
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
@@ -22,13 +22,6 @@ def python_files(folder: Path) -> dict[str, Path]:
         paths = sorted(path for path in folder.iterdir() if path.name.endswith(".py"))
         return {path.name: path for path in paths if path.is_file() and not path.is_symlink()}
     return {}
-
-
-def refuse_links(tree: Path, path: str) -> None:
-    """Raises UsageError for a link or a file on the way from `tree` to `path`."""
-    for here in (tree / path, *(tree / path).parents):
-        if tree in here.parents and (here.is_symlink() or here.is_file()):
-            raise UsageError(f"{here} is not a plain folder", (), ["replace it by a folder, or choose another DEST="])
 
 
 def reserved(tree: Path) -> AbstractContextManager[None]:
@@ -47,8 +40,19 @@ def leftovers(folder: Path) -> list[Path]:
     return [path for path in _beside(folder) if path.exists()]
 
 
-def recover(folder: Path) -> None:
-    """Finish or undo what a killed run left beside `folder`. Call it while `reserved`."""
+def recover_all(tree: Path, paths: Iterable[str]) -> None:
+    """Finish or undo what a killed run left beside the folders `paths` of `tree`. Call it while `reserved`.
+
+    Raises UsageError for a link or a file on the way to one.
+    """
+    for folder in (tree / path for path in paths):
+        for here in (folder, *folder.parents):
+            if tree in here.parents and (here.is_symlink() or here.is_file()):
+                raise UsageError(f"{here} is not a plain folder", (), ["replace it, or choose another DEST="])
+        _recover(folder)
+
+
+def _recover(folder: Path) -> None:
     new, old = _beside(folder)
     if old.exists() and not folder.exists():
         old.rename(folder)
@@ -83,7 +87,7 @@ def swap(folder: Path, files: Mapping[str, bytes]) -> None:
         new.rename(folder)
     finally:
         # Also after an error: this is what the next run would do.
-        recover(folder)
+        _recover(folder)
     if not files:
         with suppress(OSError):
             folder.rmdir()

@@ -11,7 +11,7 @@ from tools.apply import read_patches
 from tools.errors import ToolError
 from tools.files import digest
 from tools.lock import Component, Lock
-from tools.store import Store
+from tools.project import Project
 from tools.tree import MANIFEST, leftovers, python_files, standing
 
 # The folder of a rebase that waits for a decision.
@@ -43,12 +43,6 @@ class Finding:
 def vendored(tree: Path, component: Component) -> bool:
     """Whether `tree` has `component`, or leftovers of a killed run."""
     return (tree / component.path / MANIFEST).exists() or bool(leftovers(tree / component.path))
-
-
-def expected(tree: Path, components: Sequence[Component], *, named: bool = False) -> Sequence[Component]:
-    """The components to check: all when `named`, else those that `tree` has, or all where it has none."""
-    here = [part for part in components if vendored(tree, part)]
-    return components if named or not here else here
 
 
 def check(
@@ -92,8 +86,9 @@ def extras_in(tree: Path, lock: Lock) -> dict[str, list[str]]:
     return {name: [part for part in found if name in found[part]] for name in lock.decisions.extras}
 
 
-def status(root: Path, lock: Lock, tree: Path, store: Store) -> dict[str, Any]:
+def status(project: Project) -> dict[str, Any]:
     """The report of `status` for --json."""
+    lock, tree = project.lock, project.tree
     trees = dict.fromkeys((part.name for part in lock.components), "not vendored")
     for part in (part for part in lock.components if vendored(tree, part)):
         found = check(tree, lock, [part])
@@ -101,12 +96,12 @@ def status(root: Path, lock: Lock, tree: Path, store: Store) -> dict[str, Any]:
     patches = {}
     for file in lock.patched:
         try:
-            patches[file.patch] = read_patches(root, [file])[file.path].counts
+            patches[file.patch] = read_patches(project.root, [file])[file.path].counts
         except ToolError as error:
             patches[file.patch] = error.message
     extras = {
         name: f"in {', '.join(parts)}" if parts else "in no component" for name, parts in extras_in(tree, lock).items()
     }
-    stored = sum(store.get(file.upstream) is not None for file in lock.files)
+    stored = sum(project.store.get(file.upstream) is not None for file in lock.files)
     counts = {"pin": lock.pin.commit, "date": lock.pin.date, "stored": stored, "total": len(lock.files)}
-    return {**counts, "tree": trees, "patches": patches, "extras": extras, "rebase": (root / REBASE).exists()}
+    return {**counts, "tree": trees, "patches": patches, "extras": extras, "rebase": (project.root / REBASE).exists()}

@@ -21,6 +21,7 @@ from tests.conftest import CLOSING_LINES, ROOT
 from tools.apply import read_patches, results
 from tools.errors import NoSource
 from tools.lock import load
+from tools.project import Project
 from tools.sources import pinned
 from tools.store import Store
 
@@ -78,7 +79,7 @@ def make_trees(top: Path) -> Trees:
     """All trees below `top`, with as many files as this machine's sources give."""
     lock, store, said = load(ROOT), Store(), ()
     try:
-        pinned(lock, ROOT, lock.files, store, offline=False)
+        pinned(Project(ROOT, store, ROOT / "vendor"), lock, lock.files)
     except NoSource as error:
         said = tuple(error.findings)
     # All files that were found are in the store now.

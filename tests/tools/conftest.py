@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import ROOT, run_tools
 from tests.tools.servers import make_wheel, pip_environment
 from tools.files import sha256
-from tools.lock import Branch, Decisions, Lock, Pin, PinnedFile, decided, dump
+from tools.lock import Decisions, Lock, Pin, PinnedFile, decided, dump
 
 FILES = {
     "models/alpha/__init__.py": b"from .core import scale\n",
@@ -213,7 +213,7 @@ def make_project(
     (root / "patches").mkdir(parents=True)
     url = upstream.as_uri()
     folders = {path.split("/")[1]: path.rpartition("/")[0] for path in sorted(files)}
-    decisions = Decisions(Branch(url, "main"), Branch(url, "main", commit), folders, extras=dict(extras or {}))
+    decisions = Decisions(Pin(url, "main"), Pin(url, "main", commit), folders, extras=dict(extras or {}))
     pinned = {}
     for path, data in sorted(files.items()):
         pinned[path] = PinnedFile(path=path, upstream=sha256(data), baseline=sha256(data))

@@ -13,7 +13,7 @@ from tests.tools.conftest import EDITED, FILES, Project, commit_all, git, make_p
 from tools.apply import read_patches
 from tools.docs import DOCUMENTS
 from tools.files import sha256
-from tools.lock import ABSENT, Branch, dump, load
+from tools.lock import ABSENT, Pin, dump, load
 
 CORE, EXTRA, INIT, NET = (f"models/{name}.py" for name in ("alpha/core", "alpha/extra", "alpha/__init__", "beta/net"))
 EMPTY = "models/beta/__init__.py"
@@ -30,7 +30,7 @@ def make_audited(where: Path, **more: Any) -> Project:
     project = make_project(where, **more)
     commit = make_upstream(where / "app", {**APP, "app.py": b"import models\n"})
     git("tag", "-m", "first", "v1", cwd=where / "app")
-    project.decide(baseline=Branch((where / "app").as_uri(), "main", commit))
+    project.decide(baseline=Pin((where / "app").as_uri(), "main", commit))
     (project.root / "docs").mkdir()
     for name in DOCUMENTS:
         parts = "".join(f"<!-- computed: {part} -->\n<!-- end -->\n\n" for part in ("pins", "files", "patches"))
@@ -83,7 +83,7 @@ def test_every_file_has_a_status_and_three_hashes(audited: Project) -> None:
         assert list(file["sha256"].values()) == [ABSENT if data is None else sha256(data) for data in found]
     write(audited.tree, {EXTRA: b"# something\n", NET: FILES[NET]})
     edited = by_path(audited.json("audit"))
-    assert [edited[path]["status"][0] for path in (EXTRA, NET, CORE)] == ["edited", "edited", "patched"]
+    assert [edited[path]["status"][0] for path in (EXTRA, NET, CORE)] == ["different", "unchanged", "patched"]
 
 
 def test_the_table_counts_lines_as_git_does_and_fits_80_columns(audited: Project) -> None:
@@ -114,7 +114,6 @@ def test_an_extras_patch_counts_only_in_a_tree_with_the_extra(tmp_path: Path) ->
     assert by_path(audited.json("audit"))[NET]["status"][0] == "unchanged"
     audited.run("vendor", "--extras", "round", "--dest", tmp_path / "other")
     assert by_path(audited.json("audit", "--dest", tmp_path / "other"))[NET]["status"][0] == "patched"
-    assert audited.json("audit", "--tree", tmp_path / "other")["checkout"][NET] == "extra round"
     audited.run("audit", "--check")
 
 
@@ -154,15 +153,15 @@ def test_the_baseline_may_be_another_commit_branch_or_tag(alone: Project) -> Non
 # --- Any checkout ---
 
 
-@pytest.mark.parametrize("inside", ["", "models"])
-def test_tree_compares_a_project_or_its_models_folder(inside: str, audited: Project, tmp_path: Path) -> None:
+def test_each_file_of_any_checkout_is_named_by_what_it_equals(audited: Project, tmp_path: Path) -> None:
     windows = {EXTRA: FILES[EXTRA].replace(b"\n", b"\r\n"), INIT: OTHER_INIT.replace(b"\n", b"\r\n")}
     write(tmp_path / "checkout", {CORE: EDITED[CORE], NET: OTHER_NET + b"# mine\n", **windows})
-    assert audited.json("audit", "--tree", tmp_path / "checkout" / inside)["checkout"] == {
-        INIT: "baseline",
-        CORE: "vendored",
-        EXTRA: "upstream, vendored",
-        EMPTY: "missing",
+    files = by_path(audited.json("audit", "--dest", tmp_path / "checkout"))
+    assert {path: file["status"][0] for path, file in files.items()} == {
+        INIT: "as the baseline",
+        CORE: "patched",
+        EXTRA: "unchanged",
+        EMPTY: "not vendored",
         NET: "different",
     }
 
@@ -200,7 +199,7 @@ def test_stale_documents_and_unknown_ids_in_prose_are_reported(audited: Project)
     path.write_text(f"{stale}`deadbeefcafe`\n{'ab' * 20}\n{'cd' * 32}\n.../commit/{'ef' * 20}/x\n", encoding="utf-8")
     said = audited.run("audit", "--check", code=1).stderr
     assert said.count("no id in upstream.lock") == 4
-    assert "README.md: its computed parts are stale" in said
+    assert "documents are stale; stale: README.md" in said
 
 
 def test_a_second_run_asks_nobody_and_what_could_not_be_checked_is_a_line_each_and_exit_5(alone: Project) -> None:

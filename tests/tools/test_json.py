@@ -27,7 +27,7 @@ def test_docs_json_lists_exactly_the_reported_keys(project: Project) -> None:
     reports = {"status": [project.json("status")], "verify": [project.json("verify")]}
     (project.tree / NET).unlink()
     reports["verify"].append(project.json("verify", code=1))
-    reports["audit"] = [project.json("audit", "--tree", project.tree)]
+    reports["audit"] = [project.json("audit")]
     project.advance({NET: EDITED[NET], "models/beta/new.py": b""})
     reports["outdated"] = [project.json("outdated", code=1)]
     project.alone()

@@ -32,13 +32,13 @@ def test_all_faults_of_a_lock_are_reported_with_their_places(project: Project) -
     text = re.sub(r'^branch = "main"$', "branch = 3\nbranches = 1", text, count=1, flags=re.MULTILINE)
     text = text.replace("models/beta/net.py", "models/../net.py")
     text = re.sub(r'^upstream = "\w', 'upstream = "X', text, count=1, flags=re.MULTILINE)
-    text = re.sub(r"^date = .*\n", "", text, count=1, flags=re.MULTILINE)
+    text = re.sub(r"^url = .*\n", "", text, count=1, flags=re.MULTILINE)
     project.lock.write_text(text, encoding="utf-8")
     details = project.json("status", code=2)["details"]
     for words, place in (
         ("should be a non-empty string", "pin.branch"),
         ("extra fields found (branches)", "pin"),
-        ("required field missing", "pin.date"),
+        ("required field missing", "pin.url"),
         ("should be a path of plain names", "files['models/../net.py']"),
         ("should be a SHA-256 of 64", "files['models/alpha/__init__.py'].upstream"),
     ):
@@ -50,7 +50,7 @@ def test_all_faults_of_a_lock_are_reported_with_their_places(project: Project) -
     [
         (NAME, r'patched = "\w{64}', 'patched = "' + "0" * 64, "changed by hand", "git checkout upstream.lock"),
         (NAME, "digest", "digest = \n", "malformed", "git checkout"),
-        (DECISIONS, 'branch = "main"', 'branch = "other"', "upstream.branch: pyproject.toml says other", "lock"),
+        (DECISIONS, 'branch = "main"', 'branch = "other"', "upstream.branch: pyproject.toml says other", "rebase"),
         (DECISIONS, "models/beta", "models/gamma", "components: ", "lock"),
         (DECISIONS, r"wheels = \[\]", 'wheels = ["a==1"]', "wheels: ", "lock"),
         (DECISIONS, r"wheels = \[\]", 'wheels = ["--pre"]', "should be NAME==VERSION", "edit pyproject"),
@@ -79,21 +79,20 @@ def test_a_missing_lock_is_named(project: Project) -> None:
 def test_an_extra_is_applied_where_it_was_asked_for_and_stays_until_it_is_not(vendored: Project) -> None:
     vendored.decide(extras={"round": ["net.patch"]})
     assert [file.extra for file in load(vendored.root).patched] == ["", "round"]
-    done = vendored.json("vendor")
-    assert {row["path"]: row["status"] for row in done["files"]}["models/beta/net.py"] == "unchanged"
+    assert "5 files, 1 patched" in vendored.run("vendor").stdout
     vendored.run("verify")
-    assert vendored.json("vendor", "--extras", "round")["changed"]
+    assert "5 files, 2 patched" in vendored.run("vendor", "--extras", "round").stdout
     assert b"math.pi" in (vendored.tree / "models/beta/net.py").read_bytes()
     assert '"round"' in (vendored.tree / "models/beta/PROVENANCE.json").read_text(encoding="utf-8")
     assert '"extras"' not in (vendored.tree / "models/alpha/PROVENANCE.json").read_text(encoding="utf-8")
     vendored.run("verify")
     # A later run keeps what the tree has, and an edit there is the extra's.
-    assert not vendored.json("vendor")["changed"]
+    assert "nothing to do" in vendored.run("vendor").stdout
     (vendored.tree / "models/beta/net.py").write_bytes(b"PI = 3\n")
-    assert vendored.json("refresh")["changed"] == ["patches/net.patch", "upstream.lock"]
+    assert vendored.run("refresh").stdout == "written: patches/net.patch\nwritten: upstream.lock\n"
     assert load(vendored.root).patched[1].extra == "round"
     vendored.run("verify")
-    assert vendored.json("vendor", "--extras", "none")["changed"]
+    vendored.run("vendor", "--extras", "none")
     assert b"3.14" in (vendored.tree / "models/beta/net.py").read_bytes()
     vendored.run("verify")
     assert "choose from: round" in vendored.run("vendor", "--extras", "square", code=2).stderr
@@ -103,11 +102,9 @@ def test_an_extra_is_applied_where_it_was_asked_for_and_stays_until_it_is_not(ve
     ("extras", "said"),
     [
         ({"round": ["nett.patch"]}, "round: nett.patch"),
-        ({"one": ["net.patch"], "two": ["net.patch"]}, "net.patch is named twice"),
-        ({"none": ["net.patch"]}, "an extra is called none"),
     ],
 )
 def test_an_extra_that_nobody_could_use_is_refused(vendored: Project, extras: dict[str, list[str]], said: str) -> None:
     vendored.decide(extras=extras)
-    for verb in ("vendor", "lint", "lock"):
+    for verb in ("vendor", "lint"):
         assert said in vendored.run(verb, code=2).stderr

@@ -4,7 +4,7 @@ import attrs
 import pytest
 
 from tests.tools.conftest import EDITED, FILES, Project, git, snapshot
-from tools.lock import Branch, dump, load
+from tools.lock import Pin, dump, load
 
 CORE, NET, EXTRA, NEW = "models/alpha/core.py", "models/beta/net.py", "models/alpha/extra.py", "models/alpha/new.py"
 # What upstream does to net.py, whose patch puts math.pi for 3.14.
@@ -70,6 +70,6 @@ def test_an_unreachable_upstream_is_exit_5_with_a_next_step(project: Project) ->
 def test_offline_reads_only_local_repositories(project: Project) -> None:
     project.run("outdated", "--offline")
     lock, url = load(project.root), "https://127.0.0.1:9/x.git"
-    project.decide(upstream=Branch(url, "main"))
+    project.decide(upstream=Pin(url, "main"))
     project.lock.write_bytes(dump(attrs.evolve(lock, pin=attrs.evolve(lock.pin, url=url))))
     assert f"{url} is not asked, offline" in project.run("outdated", "--offline", code=5).stderr

@@ -36,7 +36,7 @@ def test_an_edit_becomes_a_patch_that_gives_it_again(vendored: Project) -> None:
     assert {**header(vendored, "net.patch"), "Last-Update": ""} == {**before, "Last-Update": ""}
     vendored.run("verify")
     assert remade(vendored, NET) == BETTER
-    assert vendored.json("lock")["changed"] == []
+    assert "are up to date" in vendored.run("lock").stdout
     # Without edits nothing is written.
     files = snapshot(vendored.root)
     assert vendored.run("refresh").stdout == "no edits\n"
@@ -77,12 +77,12 @@ def test_an_edited_file_gets_its_first_patch_only_when_it_is_adopted(vendored: P
 @pytest.mark.parametrize("verb", ["lock", "refresh"])
 def test_lint_asks_for_a_missing_description(verb: str, vendored: Project) -> None:
     write(vendored.tree, {EXTRA: OURS})
-    assert vendored.json("refresh", "--adopt", EXTRA)["to_describe"] == ["patches/extra.patch"]
+    assert "write the Description in patches/extra.patch" in vendored.run("refresh", "--adopt", EXTRA).stdout
     assert "patches have no Description yet" in vendored.run("lint", code=2).stderr
     path = vendored.root / "patches/extra.patch"
     path.write_text(re.sub("TODO.*", "Say whose it is,\n in two lines.", path.read_text("utf-8")), encoding="utf-8")
     written = path.read_bytes()
-    assert vendored.json(verb)["changed"] == ["upstream.lock"]
+    assert vendored.run(verb).stdout == "written: upstream.lock\n"
     assert path.read_bytes() == written
     vendored.run("lint")
 
@@ -92,8 +92,8 @@ def test_first_patches_for_files_of_one_name_get_different_names(tmp_path: Path)
     project = make_project(tmp_path, files, {})
     project.run("vendor")
     write(project.tree, {path: data + b"MORE = 1\n" for path, data in files.items()})
-    names = ["patches/__init__.patch", "patches/models-beta-__init__.patch"]
-    assert project.json("refresh", "--adopt", "__init__.py")["changed"][:2] == names
+    said = project.run("refresh", "--adopt", "__init__.py").stdout
+    assert said.startswith("written: patches/__init__.patch\nwritten: patches/models-beta-__init__.patch\n")
 
 
 # What no patch may hold.

@@ -1,12 +1,9 @@
 """Tests requirements/: packages are pinned, with hashes where possible, and none is unused."""
 
 import ast
-import json
 import re
-import runpy
 import sys
 from importlib.metadata import packages_distributions
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -62,30 +59,3 @@ def test_tools_in_names_exactly_what_the_tools_import() -> None:
     known = packages_distributions()
     others = imported - set(sys.stdlib_module_names) - {"tools", "__future__"}
     assert {canonicalize_name(known[name][0]) for name in others} == dict(listed("tools.in")).keys()
-
-
-GOOD = {"name": "good", "version": "1", "vulns": []}
-BAD = {"name": "bad", "version": "1", "vulns": [{"id": "PYSEC-1", "fix_versions": ["2"], "aliases": []}]}
-MISSING = {"name": "missing", "skip_reason": "Dependency not found on PyPI and could not be audited: missing (1)"}
-
-
-@pytest.mark.parametrize(
-    ("answer", "code", "line"),
-    [
-        ({"dependencies": [GOOD]}, 0, "1 packages, 0 known vulnerabilities"),
-        ({"dependencies": [GOOD, BAD]}, 1, "known: bad 1: PYSEC-1, fixed in 2"),
-        ({"dependencies": [GOOD, MISSING]}, 5, "not answered: missing"),
-        ({"dependencies": [MISSING, BAD]}, 1, "not answered: missing"),
-        ([], 5, "not answered: first.txt"),
-        (None, 5, "such as first.txt: no network"),
-    ],
-    ids=["good", "known", "unknown to the service", "both", "another form", "no network"],
-)
-def test_only_a_full_answer_without_vulnerabilities_is_exit_0(
-    answer: object, code: int, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    said = "raise SystemExit('no network')" if answer is None else f"print({json.dumps(answer)!r})"
-    (tmp_path / "pip_audit.py").write_text(said, encoding="utf-8")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert runpy.run_path(str(FOLDER / "advisories.py"))["main"](["first.txt"]) == code
-    assert line in "".join(capsys.readouterr())

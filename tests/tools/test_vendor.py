@@ -40,7 +40,6 @@ def test_vendor_makes_what_is_named_then_the_rest_and_then_has_nothing_to_do(pro
     project.alone()
     assert project.run("vendor").stdout == f"nothing to do: 5 files, 2 patched, in {project.tree}\n"
     assert snapshot(project.tree) == before
-    assert [row["status"] for row in project.json("vendor")["files"]].count("patched") == 2
 
 
 def test_manifests_are_the_same_from_any_source(project: Project, tmp_path: Path) -> None:
@@ -115,7 +114,8 @@ def test_others_files_are_replaced_only_with_force_and_clean_puts_them_back(vend
         assert "helper" not in vendored.run(verb, "--dest", place).stdout
     (place / CORE).unlink()
     vendored.run("vendor", "--dest", place)
-    assert vendored.json("clean", "--dest", place)["restored"] == [CORE, "models/alpha/__init__.py"][::-1]
+    said = vendored.run("clean", "--dest", place).stdout
+    assert said.startswith(f"put back: models/alpha/__init__.py\nput back: {CORE}\n")
     assert {path: data for path, (data, _) in snapshot(place).items()} == before
 
 
@@ -302,7 +302,7 @@ def test_apply_makes_a_new_folder_and_replaces_nothing(vendored: Project, tmp_pa
     assert holds(tmp_path / "out")
     vendored.run("verify", "--dest", tmp_path / "out")
     said = script(*apply, tmp_path / "source", code=1)
-    assert f"holds other files, so nothing was written\n  {CORE}" in said
+    assert f"holds other files, so nothing was written; {CORE}" in said
     assert holds(tmp_path / "source", FILES)
     write(tmp_path / "source", {CORE: b"other"})
     assert "is not what the lock says" in script(*apply, tmp_path / "x", code=4)
