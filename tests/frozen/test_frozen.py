@@ -12,15 +12,13 @@ from zipfile import ZipFile
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.models.conftest import Trees, trees
-from tools.lock import load
 
 assert trees  # a fixture
 pytestmark = pytest.mark.frozen
 
 HERE = Path(__file__).parent
-MODELS = {"BSRoformer": "bs_roformer", "MelBandRoformer": "bs_roformer", "SCNet": "scnet"}
+MODELS = ("BSRoformer", "MelBandRoformer", "SCNet")
 # Stands in for a SageAttention that, as Triton does, reads the source of its own functions when it is imported.
 SAGE = (
     "import inspect\n\n\ndef sageattn(*_, **__):\n    raise AssertionError('called')\n\n\ninspect.getsource(sageattn)\n"
@@ -55,10 +53,6 @@ def run(command: Sequence[str], cwd: Path, **env: str) -> tuple[Any, str]:
 @pytest.fixture(scope="module")
 def frozen(trees: Trees, tmp_path_factory: pytest.TempPathFactory) -> Frozen:
     """Built from the patched tree, with the stand-in for SageAttention."""
-    whole = {part.name for part in load(ROOT).components if not any(file.path in trees.missing for file in part.files)}
-    names = tuple(name for name, component in MODELS.items() if component in whole)
-    if not names:
-        pytest.skip("no component could be had whole; the end of this run says why")
     place = tmp_path_factory.mktemp("frozen")
     (place / "extra/sageattention").mkdir(parents=True)
     (place / "extra/sageattention/__init__.py").write_text(SAGE, encoding="utf-8")
@@ -68,16 +62,15 @@ def frozen(trees: Trees, tmp_path_factory: pytest.TempPathFactory) -> Frozen:
     assert built.returncode == 0, built.stderr
     (place / "build").rename(place / "elsewhere")
     env["PYTHONPATH"] = str(trees.patched)
-    plain, _ = run([sys.executable, str(HERE / "program.py"), *names], place, **env)
+    plain, _ = run([sys.executable, str(HERE / "program.py"), *MODELS], place, **env)
     program = shutil.which("program", path=place / "elsewhere")
     assert program
-    command = [program, *names]
+    command = [program, *MODELS]
     return Frozen(place / "elsewhere", command, plain, run(command, place)[0])
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_frozen_program_computes_what_the_script_computes(frozen: Frozen, trees: Trees, name: str) -> None:
-    trees.need(*(file.path for part in load(ROOT).components if part.name == MODELS[name] for file in part.files))
+def test_the_frozen_program_computes_what_the_script_computes(frozen: Frozen, name: str) -> None:
     assert frozen.report["torch"] == frozen.plain["torch"]
     assert frozen.agrees(name, frozen.report)
 
@@ -95,8 +88,6 @@ def test_the_frozen_program_has_and_finds_no_source(frozen: Frozen) -> None:
 
 
 def test_sageattention_that_needs_its_source_or_is_not_there_is_passed_over(frozen: Frozen) -> None:
-    if "BSRoformer" not in frozen.command:
-        pytest.skip("models/bs_roformer could not be had whole; the end of this run says why")
     package, aside = frozen.folder / "lib/sageattention", frozen.folder / "sageattention.aside"
     assert package.is_dir()
     for reason in ("OSError", "ModuleNotFoundError"):

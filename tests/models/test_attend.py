@@ -21,7 +21,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from tests.conftest import ROOT
-from tests.models.conftest import ATTEND, SAGE, Trees, imports_from
+from tests.models.conftest import ATTEND, Trees, imports_from
 from tests.models.standins import OnCuda, OnMps, compiles, on, qkv, raises, reference
 
 # Against float64, normal input, head size 64: a handful of units in the last place of each dtype.
@@ -336,7 +336,6 @@ def test_debugging_names_each_backend_once(trees: Trees, monkeypatch: MonkeyPatc
 
 @pytest.mark.parametrize("debug", ["", "1"])
 def test_standard_output_stays_empty_and_standard_error_may_be_missing(trees: Trees, debug: str) -> None:
-    trees.need(ATTEND, SAGE)
     script = """if True:
         import io, sys, torch
         from pathlib import Path
@@ -367,7 +366,6 @@ def test_names_parameters_and_repr_equal_upstreams(module: Any, untouched: Any) 
 @pytest.mark.parametrize("source", ["upstream", "patched"])
 @pytest.mark.parametrize("name", ["attend", "attend_sage"])
 def test_a_module_pickled_in_either_tree_runs_and_so_do_copies(trees: Trees, name: str, source: str) -> None:
-    trees.need(ATTEND, SAGE)
     q, k, v = qkv(1, 2, 6, 8)
     with imports_from(getattr(trees, source)):
         data = pickle.dumps(importlib.import_module(f"models.bs_roformer.{name}").Attend(flash=True, scale=3))

@@ -67,7 +67,6 @@ def backends(module: Any, *tensors: Tensor, times: int = 2) -> list[str]:
 
 
 def test_attend_sage_exports_the_same_objects_as_attend(trees: Trees, capfd: Captured) -> None:
-    trees.need(ATTEND, SAGE)
     with imports_from(trees.patched):
         theirs, ours = (importlib.import_module(f"models.bs_roformer.{name}") for name in ("attend", "attend_sage"))
     for name in OFFERED:
@@ -321,7 +320,6 @@ def test_upstream_raises_and_prints_what_sageattention_raises(
     sage.behave = raises(RuntimeError("no kernel image"))
     with pytest.raises(RuntimeError, match="no kernel image"):
         trees.load("upstream", SAGE).Attend(flash=True)(*cuda_qkv())
-    trees.need(ATTEND)
     assert backends(trees.load("patched", SAGE), *cuda_qkv()) == REFUSED
     monkeypatch.setitem(sys.modules, "sageattention", None)
     for tree, prints in (("upstream", True), ("patched", False)):

@@ -32,9 +32,8 @@ STOPS = {
 
 
 @pytest.fixture(scope="module")
-def baseline(trees: Trees, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the baseline's files, which only its repository has."""
-    trees.need(*(file.path for file in load(ROOT).files))
     return files_of(tmp_path_factory.mktemp("baseline"), load(ROOT).baseline.commit)
 
 

@@ -101,7 +101,6 @@ def test_the_default_tree_is_without_it(trees: Trees) -> None:
         return (tree / file.path).read_bytes()
 
     extra = [file for file in load(ROOT).files if file.name in {f"{MODELS[name].file}.py" for name in STOPS}]
-    trees.need(*(file.path for file in extra))
     assert len(extra) == len(STOPS)
     for file in load(ROOT).files:
         assert (read(trees.extras, file) == read(trees.patched, file)) == (file not in extra)

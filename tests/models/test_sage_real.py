@@ -68,7 +68,6 @@ INTERPRETED = """if True:
 
 
 def test_the_check_accepts_whole_blocks_of_64_keys_and_refuses_100(trees: Trees) -> None:
-    trees.need(ATTEND)
     env = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", INTERPRETED, str(trees.patched)]
     rows = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.models.conftest import ATTEND, Trees, imports_from
+from tests.models.conftest import Trees, imports_from
 from tests.models.standins import Fft
 
 SCNET = "models/scnet/scnet.py"
@@ -50,13 +50,11 @@ pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one
 
 @pytest.fixture
 def upstream(trees: Trees) -> Any:
-    trees.need(SEPARATION)
     return trees.load("upstream", SCNET)
 
 
 @pytest.fixture
 def patched(trees: Trees) -> Any:
-    trees.need(SEPARATION)
     return trees.load("patched", SCNET)
 
 
@@ -119,7 +117,6 @@ def test_the_default_size_takes_strided_input_and_the_same_random_numbers(upstre
 
 def in_both(trees: Trees, code: str) -> list[subprocess.CompletedProcess[str]]:
     """`code` in two new processes, which find `models` in upstream's tree and in the patched one."""
-    trees.need(SCNET, SEPARATION)
     command = [sys.executable, "-c", "import torch\ntorch.set_num_threads(1)\n" + textwrap.dedent(code)]
     environments = [{**os.environ, "PYTHONPATH": str(tree)} for tree in (trees.upstream, trees.patched)]
     return [subprocess.run(command, capture_output=True, text=True, check=True, env=env) for env in environments]
@@ -168,7 +165,6 @@ TRIPS = ["upstream to patched", "patched to upstream", "patched to patched", "pa
 @pytest.mark.parametrize("trip", TRIPS)
 def test_a_model_saved_whole_runs_in_either_tree(trees: Trees, trip: str) -> None:
     """As `torch.save(model)` does, which names the classes and never calls their constructors again."""
-    trees.need(SCNET, SEPARATION)
     saved = io.BytesIO()
     source, target = (getattr(trees, tree) for tree in trip.split(",")[0].split(" to "))
     with imports_from(source):
@@ -406,7 +402,6 @@ BESIDE += [("scnet_tran", "SCNet_Tran", {**TRANSFORMER, "tran_flash_attn": flash
 @pytest.mark.parametrize(("file", "name", "sizes"), BESIDE, ids=["masked", "tran, einsum", "tran, flash"])
 def test_the_other_scnets_equal_upstreams(trees: Trees, file: str, name: str, sizes: dict[str, Any]) -> None:
     """No patch touches them; one of them uses the patched attention."""
-    trees.need(ATTEND, SEPARATION)
     results = []
     for tree in ("upstream", "patched"):
         torch.manual_seed(0)

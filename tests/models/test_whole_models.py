@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models.conftest import ATTEND, SAGE, Trees, imports_from
+from tests.models.conftest import Trees, imports_from
 
 # The largest error over the largest value: of outputs 3e-7 measured, where linear attention hands its scale to the
 # kernel instead of multiplying by it; of all gradients together 9e-7; of either against float64 4e-7.
@@ -70,7 +70,6 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def classes(trees: Trees, tree: str, model: Model) -> Iterator[Any]:
     """The class of `model` in `tree`; while inside, it can be found by its name."""
-    trees.need(f"models/bs_roformer/{model.file}.py", ATTEND, SAGE)
     with imports_from(getattr(trees, tree)):
         yield getattr(importlib.import_module(f"models.bs_roformer.{model.file}"), model.name)
 

@@ -149,18 +149,6 @@ def test_an_edited_patch_file_is_not_overwritten(vendored: Project) -> None:
     assert remade(vendored, NET) == BETTER
 
 
-def test_an_unknown_patch_file_is_not_overwritten(vendored: Project) -> None:
-    write(vendored.tree, {EXTRA: OURS})
-    vendored.run("refresh", "--adopt", EXTRA, "--description", "Ours.")
-    kept = (vendored.root / "patches/extra.patch").read_bytes()
-    vendored.run("refresh", "--drop", "extra.patch")
-    vendored.run("vendor")
-    write(vendored.root, {"patches/extra.patch": kept, f"vendor/{EXTRA}": OURS + b"# more\n"})
-    said = vendored.run("refresh", "--adopt", EXTRA, code=1).stderr
-    assert "patches/extra.patch is not as locked, and is not overwritten" in said
-    assert (vendored.root / "patches/extra.patch").read_bytes() == kept
-
-
 def test_a_tree_made_with_an_older_patch_is_refused(vendored: Project) -> None:
     """A refresh would undo what changed since."""
     shutil.copytree(vendored.tree, vendored.root / "old")

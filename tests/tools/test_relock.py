@@ -55,13 +55,6 @@ def test_a_new_component_is_locked_as_a_whole(tmp_path: Path) -> None:
     assert "has no *.py file in models/gone" in project.run("lock", code=2).stderr
 
 
-def test_a_token_in_a_url_reaches_no_lock(project: Project) -> None:
-    project.decide(upstream=Pin("https://me:secret@example.org/x.git", "main"))
-    done = project.run("lock", code=2)
-    assert "holds a password @ pyproject.toml.upstream.url" in done.stderr
-    assert "secret" not in done.stderr + project.lock.read_text(encoding="utf-8")
-
-
 # Patches.
 
 
