@@ -7,11 +7,9 @@ PIP = python -m pip install -qq --disable-pip-version-check $(if $(value TORCH_I
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 # These of the user's variables would hide tools/, or install packages outside the environments.
-export PYTHONSAFEPATH :=
 export PIP_USER := 0
-unexport PIP_TARGET PIP_PREFIX
+unexport PYTHONSAFEPATH PIP_TARGET PIP_PREFIX
 
-# The variables that each verb takes.
 takes-vendor := DEST COMPONENTS EXTRAS UPSTREAM OFFLINE FORCE ## get the pinned files, patch, verify, put in place
 takes-verify := DEST COMPONENTS ## check a vendored tree against the lock, offline
 takes-diff := DEST FILE CONTEXT EXPORT UPSTREAM OFFLINE ## show upstream against the vendored tree
@@ -20,6 +18,7 @@ takes-clean := DEST FORCE ## take it back: remove our files, put back what was t
 takes-audit := DEST BASELINE BASELINE_FROM HTML CHECK UPSTREAM OFFLINE ## compare upstream, baseline and tree
 takes-refresh := DEST ADOPT DROP DESCRIPTION UPSTREAM OFFLINE ## turn edits in the vendored tree into patches
 takes-lock := UPSTREAM ## compute upstream.lock and the tables in the documents
+takes-lint := ## check lock, patches and the tables in the documents, offline
 takes-outdated := UPSTREAM OFFLINE ## show what is newer upstream, and what a rebase meets
 takes-rebase := TO DRY_RUN ADD DROP ALLOW_LOSS UPSTREAM OFFLINE ## carry the patches to another commit of upstream
 takes-rebase-continue := ADD DROP ALLOW_LOSS OFFLINE ## continue a rebase that stopped, once it is resolved
@@ -36,12 +35,13 @@ verbs := $(patsubst takes-%,%,$(filter takes-%,$(.VARIABLES)))
 #: TORCH_INDEX=url  ask this index for torch too, such as one of small builds
 #: `python -m tools VERB --help` tells more. no, false, off, 0 or nothing: off.
 switches := OFFLINE FORCE JSON HTML CHECK DRY_RUN ALLOW_LOSS
-known := $(foreach verb,$(verbs),$(takes-$(verb))) $(switches) PYTHON VENV ARGS TORCH TORCH_INDEX KILLS UPGRADE
-unexport $(known)
+takes := JSON $(foreach verb,$(if $(filter-out $(verbs),$(or $(MAKECMDGOALS),help)),$(verbs),$(MAKECMDGOALS)),$(takes-$(verb)))
+known := $(takes) PYTHON VENV ARGS TORCH TORCH_INDEX KILLS UPGRADE
+unexport $(known) $(switches)
 given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
 nearest = import difflib, sys; print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1, 0) or ["none"])
 unknown := $(firstword $(filter-out $(known),$(given)))
-$(if $(unknown),$(error unknown variable $(unknown)=; the nearest is $(shell $(PYTHON) -c '$(nearest)' '$(unknown)' $(known))=))
+$(if $(unknown),$(error unknown variable $(unknown)= for make $(MAKECMDGOALS); the nearest is $(shell $(PYTHON) -c '$(nearest)' '$(unknown)' $(takes))=))
 $(shell for env in $(VENV)/*/ready; do test -x "$${env%ready}bin/python" || rm -f "$$env"; done)
 
 # Neither make nor the shell expands anything in a value.

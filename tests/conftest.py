@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,19 +18,16 @@ if not find_spec("tomllib"):
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run_tools(
-    *arguments: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None, timeout: float = 120
-) -> subprocess.CompletedProcess[str]:
+def ran(*command: str | Path, **more: Any) -> "subprocess.CompletedProcess[str]":
+    """Run `command`, by default in this project, and keep what it prints."""
+    options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 280, "check": False, **more}
+    return subprocess.run([*map(str, command)], **options)
+
+
+def run_tools(*arguments: str | Path, env: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
     """Run `python -m tools ARGUMENTS` with `env` added to the environment."""
-    return subprocess.run(
-        [sys.executable, "-m", "tools", *map(str, arguments)],
-        cwd=cwd or ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
+    return ran(sys.executable, "-m", "tools", *arguments, env=environment)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
 # failures.
 CLOSING_LINES = pytest.StashKey[list[str]]()
 # Tests that need the real repositories; a package index has only the pinned files.
-ON_HISTORY = ("test_real_upstream.py", "test_walkthrough.py", "test_baseline.py", "test_app.py")
+ON_HISTORY = ("test_walkthrough.py", "test_baseline.py", "test_app.py")
 
 
 def without(marker: str) -> str | None:

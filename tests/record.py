@@ -69,18 +69,15 @@ class Recorder:
             "left_out": dict(sorted(self.left_out.items())),
             "skips": {reason: dict(sorted(self.skipped[reason].items())) for reason in sorted(self.skipped)},
         }
-        path = self.folder / f"torch-{short(body['torch'])}-python{minor(body['python'])}.json"
+        path = self.folder / "torch-{}-python{}.json".format(*versions(body))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
         write_table()
 
 
-def short(torch: str) -> str:
-    return torch.partition("+")[0]
-
-
-def minor(python: str) -> str:
-    return python.rpartition(".")[0]
+def versions(result: Mapping[str, Any]) -> tuple[str, str]:
+    """The versions of torch and Python, short."""
+    return result["torch"].partition("+")[0], result["python"].rpartition(".")[0]
 
 
 def tree_hash() -> str:
@@ -114,16 +111,16 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 
 def reasons(results: Sequence[Mapping[str, Any]]) -> str:
     """A line for each reason of a skip, with versions and tests."""
-    found: dict[str, dict[str, list[str]]] = {}
+    found: defaultdict[str, dict[str, list[str]]] = defaultdict(dict)
     for result in results:
         for reason, tests in result["skips"].items():
             names = ", ".join(
                 f"`{name.partition('::')[2]}`" + (f" ({n})" if n > 1 else "") for name, n in tests.items()
             )
-            versions = found.setdefault(f"{reason}: {names}", {})
-            versions.setdefault(short(result["torch"]), []).append(minor(result["python"]))
+            torch, python = versions(result)
+            found[f"{reason}: {names}"].setdefault(torch, []).append(python)
     lines = ""
-    for what, versions in found.items():
-        where = "; ".join(f"{torch} on Python {' and '.join(on)}" for torch, on in versions.items())
+    for what, places in found.items():
+        where = "; ".join(f"{torch} on Python {' and '.join(on)}" for torch, on in places.items())
         lines += f"- {where}: {what}\n"
     return f"\nSkipped:\n\n{lines}" if lines else ""

@@ -3,7 +3,6 @@
 import argparse
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,20 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.conftest import ROOT
-from tests.tools.conftest import EDITED, FILES, Project, make_project
+from tests.tools.conftest import CORE, EDITED, FILES, Project, make_project
 from tools.files import sha256
 from tools.lock import load
 
-CORE = "models/alpha/core.py"
 VERBS = ("vendor", "refresh", "rebase --to main")
-
-
-def copy(template: Project, where: Path) -> Project:
-    """A copy of the template below `where`, with an edit for vendor to undo and refresh to make a patch of."""
-    shutil.copytree(template.root, where / "project")
-    shutil.copytree(template.store, where / "store")
-    (where / "project/vendor" / CORE).write_bytes(b"# edited\n")
-    return Project(where / "project", template.upstream, template.commit, where / "store")
 
 
 def start(project: Project, verb: str) -> "subprocess.Popen[bytes]":
@@ -59,13 +49,13 @@ def killed(verb: str, template: Project, kills: int, chance: random.Random) -> C
     """Kill `kills` runs of `verb` that are still at work, each at another moment; what stood right behind the kill."""
     found: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
-        whole = copy(template, Path(name))
+        whole = template.copied(Path(name))
         began = time.monotonic()
         whole.run(*verb.split())
         length = time.monotonic() - began
     while found.total() < kills:
         with tempfile.TemporaryDirectory() as name:
-            project = copy(template, Path(name))
+            project = template.copied(Path(name))
             run = start(project, verb)
             if chance.random() < 0.3:
                 time.sleep(length * chance.uniform(0, 1))
@@ -91,11 +81,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         template = make_project(Path(name))
         template.run("vendor")
+        # vendor undoes this, refresh makes a patch of it, and rebase leaves it.
+        (template.tree / CORE).write_bytes(b"# edited\n")
         template.advance({path: b"# Newer.\n" + FILES[path] for path in EDITED})
         for verb in VERBS:
             found = killed(verb, template, options.kills, random.Random(options.seed))
             print(f"{verb}, seed {options.seed}: {found.total()} kills: {dict(found)}; each next run ended right")
-        (template.tree / CORE).write_bytes(b"# edited\n")
         runs = [start(template, "vendor") for _ in range(8)]
         assert [run.wait() for run in runs] == [0] * 8
         template.run("verify")

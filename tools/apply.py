@@ -18,23 +18,21 @@ if __name__ == "__main__":
 
 from tools.errors import Drift, HashMismatch, Next, ToolError, UsageError, each
 from tools.files import digest, sha256, write
-from tools.lock import PATCHES, Lock, PinnedFile, load, meant
-from tools.manifest import Manifest, render
+from tools.lock import PATCHES, REBASE, PinnedFile, load, meant
 from tools.patch import Patch, parse, splice
-from tools.tree import MANIFEST
+from tools.tree import MANIFEST, Manifest, render_manifest
 
 
 def read_bytes(root: Path, file: PinnedFile) -> bytes:
     """The patch file of `file` as bytes. Raises UsageError for a missing one, HashMismatch for a changed one."""
-    name = file.patch
-    back = f"git checkout {PATCHES}/{name} restores it"
-    try:
-        data = (root / PATCHES / name).read_bytes()
-    except FileNotFoundError as error:
-        steps = (back, Next("refresh", "drops the patch", {"drop": name}))
-        raise UsageError(f"{PATCHES}/{name} is missing", next_steps=steps) from error
-    why = "if you changed it, or a refresh or rebase was killed"
-    _admit(f"{PATCHES}/{name} is not the file the lock names", data, file.patch_sha256, [Next("lock", why), back])
+    name, back = f"{PATCHES}/{file.patch}", f"git checkout {PATCHES}/{file.patch}  # restores it"
+    if not (root / name).exists():
+        raise UsageError(f"{name} is missing", (), [back, Next("refresh", "drops the patch", {"drop": file.patch})])
+    data = (root / name).read_bytes()
+    step = Next("lock", "if you changed it, or run a refresh that was killed again")
+    if (root / REBASE).exists():
+        step = Next("rebase-continue", "if a rebase was killed")
+    _admit(f"{name} is not the file the lock names", data, file.patch_sha256, [step, back])
     return data
 
 
@@ -47,10 +45,7 @@ def read_patches(root: Path, files: Iterable[PinnedFile]) -> dict[str, Patch]:
 def results(
     files: Iterable[PinnedFile], pinned: Mapping[str, bytes], patches: Mapping[str, Patch], extras: Sequence[str] = ()
 ) -> dict[str, bytes]:
-    """The vendored `files` from upstream's, `pinned`, with the patches of `extras`; all by path.
-
-    Raises as `patch.splice` does, and HashMismatch for bytes that are not as locked, for all files at once.
-    """
+    """The vendored `files` from `pinned` ones, with the patches of `extras`; by path. Raises all faults at once."""
 
     def result(file: PinnedFile) -> tuple[str, bytes]:
         data = pinned[file.path]
@@ -68,40 +63,34 @@ def _admit(fault: str, data: bytes, expected: str, steps: Sequence[str | Next] =
         raise HashMismatch(fault, [f"expected SHA-256 {expected}", f"actual SHA-256   {actual}"], steps)
 
 
-def folder(root: Path, lock: Lock, source: Path, dest: Path, extras: Sequence[str] = ()) -> int:
-    """Write a patched copy of `source`, a folder with upstream's files, to `dest`; the number of files written.
-
-    Raises Drift for other files in `dest`, and as `results` does, before anything is written.
-    """
-    if missing := [file.path for file in lock.files if not (source / file.path).is_file()]:
-        raise HashMismatch(f"{source} lacks files of upstream", [f"missing: {path}" for path in missing])
-    pinned = {file.path: (source / file.path).read_bytes() for file in lock.files}
-    made = results(lock.files, pinned, read_patches(root, lock.files), extras)
-    made |= {f"{part.path}/{MANIFEST}": render(lock, part, Manifest(extras=tuple(extras))) for part in lock.components}
-    if taken := [path for path, data in made.items() if (dest / path).exists() and digest(dest / path) != sha256(data)]:
-        raise Drift(f"{dest} holds other files, so nothing was written", taken, ["choose a new folder"])
-    for path, data in made.items():
-        (dest / path).parent.mkdir(parents=True, exist_ok=True)
-        write(dest / path, data)
-    return len(made)
-
-
-def _script() -> int:
+def _script() -> None:
     parser = ArgumentParser(description="Write a patched copy of a folder with upstream's files.")
     parser.add_argument("source", type=Path, help="a folder with upstream's files, as in models/scnet/scnet.py")
     parser.add_argument("dest", type=Path, help="a new folder")
     parser.add_argument("--extras", nargs="*", default=(), help="also apply the patches of these extras")
     parser.add_argument("--root", type=Path, default=ROOT, help="the folder with upstream.lock and patches/")
     given = parser.parse_args()
-    try:
-        lock = load(given.root)
-        count = folder(given.root, lock, given.source, given.dest, meant("extra", given.extras, lock.decisions.extras))
-    except (ToolError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code if isinstance(error, ToolError) else 2
-    print(f"{count} files in {given.dest.absolute()}")
-    return 0
+    lock, source, dest = load(given.root), given.source, given.dest
+    extras = meant("extra", given.extras, lock.decisions.extras)
+    if missing := [file.path for file in lock.files if not (source / file.path).is_file()]:
+        raise HashMismatch(f"{source} lacks files of upstream", [f"missing: {path}" for path in missing])
+    pinned = {file.path: (source / file.path).read_bytes() for file in lock.files}
+    made = results(lock.files, pinned, read_patches(given.root, lock.files), extras)
+    record = Manifest(extras=tuple(extras))
+    made |= {f"{part.path}/{MANIFEST}": render_manifest(lock, part, record) for part in lock.components}
+    if taken := [path for path, data in made.items() if (dest / path).exists() and digest(dest / path) != sha256(data)]:
+        raise Drift(f"{dest} holds other files, so nothing was written", taken)
+    for path, data in made.items():
+        (dest / path).parent.mkdir(parents=True, exist_ok=True)
+        write(dest / path, data)
+    print(f"{len(made)} files in {dest.absolute()}")
 
 
 if __name__ == "__main__":
-    sys.exit(_script())
+    try:
+        _script()
+    except (ToolError, OSError) as error:
+        said = error if isinstance(error, ToolError) else UsageError(str(error))
+        steps = [f"next: {step}" for step in said.next_steps if isinstance(step, str)]
+        print(f"error: {said.message}", *(f"  {line}" for line in said.findings), *steps, sep="\n", file=sys.stderr)
+        sys.exit(said.exit_code)

@@ -1,22 +1,21 @@
 """Merges the patches with another commit of upstream: git finds renamed files, and git merges.
 
-Its repository has the pinned files at `refs/upstream/old`, and upstream's commit at `refs/upstream/new`. On `main` are
-the pinned files under their new names, then upstream's new files. The patched files, on `patched`, are cherry-picked
-onto `main`, where a person resolves conflicts.
+In its repository `refs/upstream/old` has the pinned files, and `refs/upstream/new` is upstream's commit. `main` has the
+pinned files under their new names, then upstream's. `patched`, ours, is picked onto it; a person resolves conflicts.
 """
 
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import attrs
 
-from tools.apply import results
+from tools.apply import read_patches, results
 from tools.files import sha256
 from tools.git import Repo
 from tools.lock import PATCHES, Lock, Pin, PinnedFile, meant
-from tools.patch import Patch, faults
+from tools.patch import faults
+from tools.sources import Project, pinned
 
 # What can happen to a pinned file, and to a patch.
 OUTCOMES = {
@@ -28,39 +27,28 @@ OUTCOMES = {
     "merged": "merges cleanly",
     "conflict": "conflicts",
     "already upstream": "already upstream",
-    "dropped": "dropped",
 }
-_OLD, _NEW, _PATCHED = "refs/upstream/old", "refs/upstream/new", "patched"
+_OLD, NEW, _PATCHED = "refs/upstream/old", "refs/upstream/new", "patched"
 
 
 @attrs.frozen
 class Carried:
-    """A pinned file at the new commit. outcome: the file's. merge: its patch's, "" for no patch.
+    """A pinned file at the new commit. name: for DROP=, its patch or else the file. outcome: the file's.
 
-    path: its new path, None for gone. away: its new path outside every component. new, result: its bytes upstream, and
-    with the patch. lost: lines that the patch added and that the result lacks.
+    merge: its patch's outcome, "" for none. path: its new path, None for gone. away: one outside every component. note:
+    its move, in words. new, result: its bytes upstream, and with the patch. lost: added lines that the result lacks.
     """
 
     file: PinnedFile
+    name: str
     path: str | None
     away: str
     outcome: str
     merge: str
-    new: bytes
-    result: bytes
-    lost: Sequence[str]
-
-    @property
-    def name(self) -> str:
-        """Its name for DROP=: the patch, or the file where it has none."""
-        return f"{PATCHES}/{self.file.patch}" if self.merge else self.file.path
-
-    @property
-    def note(self) -> str:
-        """Its new place, if it moved."""
-        if self.away:
-            return f"moved to {self.away}, which is in no component"
-        return f"now {self.path}" if self.outcome == "renamed" else ""
+    note: str
+    new: bytes = b""
+    result: bytes = b""
+    lost: Sequence[str] = ()
 
 
 @attrs.frozen
@@ -93,18 +81,10 @@ class Rebase:
         return kept | {path: self.others[path] for path in self.choice.add}
 
     @property
-    def body(self) -> dict[str, Any]:
-        """The report for --json."""
-        files = [{"path": it.file.path, "outcome": it.outcome, "now": it.path, "note": it.note} for it in self.carried]
-        ours = [it for it in self.carried if it.merge]
-        patches = [{"file": it.name, "target": it.file.path, "outcome": it.merge, "lost": it.lost} for it in ours]
-        return {"patches": patches, "files": files, "new_files": sorted(self.others)}
-
-    @property
     def rows(self) -> list[list[str]]:
         """The report for people, without unchanged files."""
         add, drop, ours = self.choice.add, self.choice.drop, [it for it in self.carried if it.merge]
-        rows = [[it.name, OUTCOMES["dropped" if it.name in drop else it.merge], it.note] for it in ours]
+        rows = [[it.name, "dropped" if it.name in drop else OUTCOMES[it.merge], it.note] for it in ours]
         rows += [[it.file.path, OUTCOMES[it.outcome], it.note] for it in self.carried if it.outcome != "same"]
         return rows + [[path, "taken up" if path in add else "not pinned", ""] for path in sorted(self.others)]
 
@@ -119,78 +99,75 @@ class Rebase:
                 lost = [] if self.choice.allow_loss else [f"lost: {line.strip()}" for line in file.lost]
                 for text in faults(file.path, file.new, file.result) or lost:
                     yield f"{file.name}: {text}", ""
+            elif file.result != file.new:
+                yield f"{file.name}: was edited, and has no patch; undo it, and edit the tree later", ""
         for folder in self.lock.decisions.components.values():
             if folder not in {path.rpartition("/")[0] for path in self.files}:
                 yield f"{folder}: none of its files is left; ADD= adds others", ""
 
 
-def prepare(repo: Repo, lock: Lock, pinned: Mapping[str, bytes], patches: Mapping[str, Patch], commit: str) -> None:
-    """Set up `repo`, which has upstream's `commit`, and merge the `patches` of the `pinned` files; both by path."""
-    patched = results(lock.files, pinned, patches, [*lock.decisions.extras])
-    repo.run("update-ref", _NEW, commit)
-    repo.run("update-ref", _OLD, repo.commit(pinned, "the pinned files"))
+def prepare(project: Project, repo: Repo, lock: Lock, commit: str, choice: Choice) -> Rebase:
+    """Set up `repo`, which has upstream's `commit`, and merge the patches; returns and raises as `survey`."""
+    old = pinned(project, lock, lock.files).files
+    patched = results(lock.files, old, read_patches(project.root, lock.files), [*lock.decisions.extras])
+    repo.run("update-ref", NEW, commit)
+    repo.run("update-ref", _OLD, repo.commit(old, "the pinned files"))
     # For the git commands of a person, too.
     for key, value in (("merge.renames", "false"), ("merge.conflictStyle", "diff3"), ("core.autocrlf", "false")):
         repo.run("config", key, value)
-    files = repo.files(_NEW, lock.decisions.components.values())
-    now = {path: place or path for path, (place, _) in _places(repo, pinned, files).items()}
+    files = repo.files(NEW, lock.decisions.components.values())
+    places = _places(repo, old, files)
     before, after = {}, {}
-    for path, base in pinned.items():
-        ours, new = patched[path], files.get(now[path], base)
-        # A newline that upstream adds at the end must not conflict with a patch of the last line.
-        follows = base.endswith(b"\n") == ours.endswith(b"\n")
-        before[now[path]] = _ended(base, new) if follows else base
-        after[now[path]] = _ended(ours, new) if follows else ours
+    for path, base in old.items():
+        place, ours = places[path] if places[path] in files else path, patched[path]
+        if base.endswith(b"\n") == ours.endswith(b"\n"):
+            # A newline that upstream adds at the end must not conflict with a patch of the last line.
+            end = b"\n" if files.get(place, base).endswith(b"\n") else b""
+            base, ours = (side.removesuffix(b"\n") + end for side in (base, ours))
+        before[place], after[place] = base, ours
     repo.commit(before, "the pinned files, by their names now")
     repo.run("checkout", "--quiet", "-b", _PATCHED)
     repo.commit(after, "our patches")
     repo.run("checkout", "--quiet", "main")
     repo.commit(files, f"upstream at {commit}")
     repo.ask("cherry-pick", _PATCHED)
+    return survey(repo, lock, choice)
 
 
-def survey(repo: Repo, lock: Lock, choice: Choice | None = None) -> Rebase:
+def survey(repo: Repo, lock: Lock, choice: Choice) -> Rebase:
     """The rebase in `repo`, with the whole names in `choice`. Raises UsageError for a name that fits none."""
-    choice, wanted = choice or Choice(), lock.decisions.upstream
-    commit = repo.run("rev-parse", _NEW).decode().strip()
+    commit = repo.run("rev-parse", NEW).decode().strip()
     new = repo.files(commit, lock.decisions.components.values())
     places = _places(repo, [file.path for file in lock.files], new)
     unmerged = os.fsdecode(repo.run("diff", "--name-only", "--diff-filter=U", "-z")).split("\0")
-    carried = [_carried(repo, file, *places[file.path], new, unmerged) for file in lock.files]
+    carried = [_carried(repo, file, places[file.path], new, unmerged) for file in lock.files]
     others = {path: data for path, data in new.items() if path not in {file.path for file in carried}}
-    add = meant("new file", choice.add, others)
-    drop = meant("patch or file to drop", choice.drop, [file.name for file in carried if file.merge or not file.path])
-    pin = Pin(wanted.url, wanted.branch, commit, repo.date(commit))
+    saved = {key: (repo.ask("config", f"dsu.{key}") or b"").decode().split() for key in ("add", "drop")}
+    droppable = [file.name for file in carried if file.merge or not file.path]
+    add = meant("new file", [*saved["add"], *choice.add], others)
+    drop = meant("patch or file to drop", [*saved["drop"], *choice.drop], droppable)
+    pin = attrs.evolve(lock.decisions.upstream, commit=commit, date=repo.date(commit))
     return Rebase(repo, lock, pin, carried, others, Choice(add, drop, choice.allow_loss))
 
 
-def _ended(data: bytes, like: bytes) -> bytes:
-    return data.removesuffix(b"\n") + (b"\n" if like.endswith(b"\n") else b"")
-
-
-def _places(repo: Repo, paths: Iterable[str], new: Collection[str]) -> dict[str, tuple[str | None, str]]:
-    """For each of `paths`: its path among the `new` files or None, and its path elsewhere or ""."""
+def _places(repo: Repo, paths: Iterable[str], new: Collection[str]) -> dict[str, str]:
+    """Where each of `paths` is at the new commit, "" for nowhere; not always among the components' files, `new`."""
     options = ("-r", "-z", "-l0", "--find-renames", "--diff-filter=R", "--name-status")
-    words = os.fsdecode(repo.run("diff-tree", *options, _OLD, _NEW, "--", "*.py")).split("\0")
+    words = os.fsdecode(repo.run("diff-tree", *options, _OLD, NEW, "--", "*.py")).split("\0")
     renames = dict(zip(words[1::3], words[2::3], strict=False))
-    found: dict[str, tuple[str | None, str]] = {}
-    for path in paths:
-        now = path if path in new else renames.get(path, "")
-        found[path] = (now, "") if now in new else (None, now)
-    return found
+    return {path: path if path in new else renames.get(path, "") for path in paths}
 
 
-def _carried(
-    repo: Repo, file: PinnedFile, path: str | None, away: str, files: Mapping[str, bytes], unmerged: Collection[str]
-) -> Carried:
-    now = path or file.path
-    new = files.get(now, b"")
-    result = (repo.folder / now).read_bytes() if (repo.folder / now).is_file() else b""
-    same = sha256(new) == file.upstream
-    outcome = "gone" if not path else "renamed" if path != file.path else "same" if same else "changed"
-    merge, lost = "merged", []
-    if not file.patch or not path:
-        merge = "gone" if file.patch else ""
+def _carried(repo: Repo, file: PinnedFile, now: str, files: Mapping[str, bytes], unmerged: Collection[str]) -> Carried:
+    name = f"{PATCHES}/{file.patch}" if file.patch else file.path
+    if now not in files:
+        note = f"moved to {now}, which is in no component" if now else ""
+        return Carried(file, name, None, now, "gone", "gone" if file.patch else "", note)
+    new, path = files[now], repo.folder / now
+    result = path.read_bytes() if path.is_file() else b""
+    same, merge, lost = sha256(new) == file.upstream, "merged", []
+    if not file.patch:
+        merge = ""
     elif same and sha256(result) == file.patched:
         merge = "clean"
     elif now in unmerged and (result == new or faults(now, new, result)):
@@ -200,7 +177,9 @@ def _carried(
     else:
         base, patched = (repo.read(commit, now) or b"" for commit in (f"{_PATCHED}~1", _PATCHED))
         lost = _lost(repo.diff(now, base, patched), base, patched, new, result)
-    return Carried(file, path, away, outcome, merge, new, result, lost)
+    outcome = "renamed" if now != file.path else "same" if same else "changed"
+    note = f"now {now}" if outcome == "renamed" else ""
+    return Carried(file, name, now, "", outcome, merge, note, new, result, lost)
 
 
 def _lost(diff: str, *sides: bytes) -> list[str]:

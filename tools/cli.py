@@ -2,8 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,14 @@ import attrs
 import click
 from click import Option
 
-from tools import audit, diff, outdated, rebase, refresh, relock, sources, vendor, verify
-from tools.carry import Choice
-from tools.errors import EXIT_CODES, Drift, Next, NoSource, ToolError, UsageError
+from tools import audit, rebase, refresh, relock, sources, vendor, verify
+from tools.carry import Choice, Rebase
+from tools.errors import EXIT_CODES, Drift, Next, ToolError, UsageError
 from tools.files import held
-from tools.lock import NAME, meant
-from tools.project import Project
+from tools.lock import NAME, REBASE, meant
+from tools.relock import Plan
 from tools.show import Show, aligned, listen
+from tools.sources import Project
 from tools.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,10 +45,10 @@ def cli(context: click.Context, root: Path, store: Path | None) -> None:
 JSON = Option(["--json"], is_flag=True, expose_value=False, help="Report as JSON.")
 
 
-def verb(*options: click.Parameter) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Make a function a verb, with its docstring as help: it gets the project, the printer and option values.
+def verb(*options: click.Parameter, writes: bool = False) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Make a function a verb, with its docstring as help. It gets project, printer and options, and returns the code.
 
-    It returns the exit code. --dest, --upstream and --offline become part of the project.
+    --dest, --upstream and --offline become part of the project. writes: patches, lock or documents, one run at a time.
     """
 
     def register(function: Callable[..., int]) -> Callable[..., int]:
@@ -62,7 +62,8 @@ def verb(*options: click.Parameter) -> Callable[[Callable[..., int]], Callable[.
             if dest := given.pop("dest", None):
                 project = attrs.evolve(project, tree=_tree(project, Path(dest).expanduser().resolve()))
             places = {name: given.pop(name) for name in ("upstream", "offline") if name in given}
-            return function(attrs.evolve(project, **places), show, **given)
+            with held(project.root / "build/project.lock") if writes else nullcontext():
+                return function(attrs.evolve(project, **places), show, **given)
 
         return function
 
@@ -71,12 +72,11 @@ def verb(*options: click.Parameter) -> Callable[[Callable[..., int]], Callable[.
 
 def _tree(project: Project, tree: Path) -> Path:
     """`tree`, which DEST= names. Raises UsageError for a folder inside a tree."""
-    for path in (Path(component.path) for component in project.lock.components):
-        for inside in (path, *path.parents[:-1]):
-            depth = len(inside.parts)
-            if tree.parts[-depth:] == inside.parts and not (tree / inside.parts[0]).exists():
-                step = Next("", options={"dest": str(tree.parents[depth - 1])})
-                raise UsageError(f"{tree} is inside a tree; DEST= is the folder around it", (), [step])
+    folders = [Path(component.path) for component in project.lock.components]
+    for inside in (inside for folder in folders for inside in (folder, *folder.parents[:-1])):
+        if tree.match(str(inside)) and not (tree / inside.parts[0]).exists():
+            step = Next("", options={"dest": str(tree.parents[len(inside.parts) - 1])})
+            raise UsageError(f"{tree} is inside a tree; DEST= is the folder around it", (), [step])
     return tree
 
 
@@ -91,9 +91,7 @@ def names(name: str, text: str) -> Option:
 
 DEST = Option(["--dest"], help="The tree, a folder with models/ in it; by default vendor/.")
 COMPONENTS = names("--components", "Only these components.")
-EXTRAS = names(
-    "--extras", "Also apply the patches of these extras; by default of those in the tree. none: of no extra."
-)
+EXTRAS = names("--extras", "Also the patches of these extras; by default those in the tree. none: no extra.")
 OFFLINE = Option(["--offline"], is_flag=True, help="Ask no network.")
 UPSTREAM = Option(["--upstream"], help="Ask this first: a clone, a URL, a bundle, or a folder with upstream's files.")
 FORCE = Option(["--force"], is_flag=True, help="vendor: replace others' files; clean: remove edits. Copies are kept.")
@@ -122,12 +120,13 @@ def _verify(project: Project, show: Show, components: Names) -> int:
     if not components:
         parts = tuple(part for part in parts if verify.vendored(tree, part)) or parts
     here, count = [part.name for part in parts], sum(len(part.files) for part in parts)
-    found = verify.check(tree, project.lock, parts)
+    found = [finding for part in parts for finding in verify.check(tree, project.lock, part)]
     body = {"findings": [attrs.asdict(it) for it in found], "components": here, "files": count, "tree": str(tree)}
     if found:
         # Without FORCE=1 vendor would stop for files that the manifest does not name.
-        force = {"force": True} if any(finding.foreign for finding in found) else {}
-        steps = [Next("diff", "shows edits"), Next("vendor", "makes the tree again, and keeps copies of edits", force)]
+        force = {"force": any(finding.foreign for finding in found)}
+        steps = [Next("diff", "shows edits")] if {finding.kind for finding in found} == {"modified"} else []
+        steps.append(Next("vendor", "makes the tree again, and keeps copies of edits", force))
         raise Drift(f"{tree} is not what the lock says", map(str, found), steps, body)
     return show.result(f"{count} files as locked: {', '.join(here)}, in {tree}", body=body)
 
@@ -143,31 +142,32 @@ def _verify(project: Project, show: Show, components: Names) -> int:
 def _diff(project: Project, show: Show, context: int, file: Names, export: Path | None) -> int:
     """Show upstream against the vendored tree, edits included."""
     lock, tree = project.lock, project.tree
-    there = (it for part in lock.components if verify.vendored(tree, part) for it in part.files)
-    files = lock.named(file) if file else tuple(there)
+    there = [it for part in lock.components if verify.vendored(tree, part) for it in part.files]
+    paths = meant("pinned file", file, [it.path for it in lock.files])
+    files = [it for it in lock.files if it.path in paths] if file else there
     if not files:
         raise Drift(f"nothing is vendored in {tree}", next_steps=[Next("vendor")])
-    found = diff.differences(tree, files, sources.pinned(project, lock, files).files, context)
+    found = verify.differences(tree, files, sources.pinned(project, lock, files).files, context)
     if export:
-        written = diff.export(project.root, lock, found, export.expanduser())
+        written = verify.export(project.root, lock, found, export.expanduser())
         return show.result(*(f"written: {path}" for path in written))
-    return show.result(diff="".join(found.values()))
+    return show.diff("".join(found.values()))
 
 
 @verb(DEST)
 def _status(project: Project, show: Show) -> int:
     """Show pin, tree, patches, extras and a rebase in five lines."""
     found = verify.status(project)
-    stored = f"{found['stored']} of {found['total']} files in the store"
     # A patch of an extra has a word of its own only where something is wrong with it.
     extra = {file.patch for file in project.lock.patched if file.extra}
     patches = [f"{name} {text}" for name, text in found["patches"].items() if name not in extra or text[0] != "+"]
+    pin = f"{found['pin'][:12]} of {found['date'][:10]}, {found['stored']} of {found['total']} files in the store"
     rows = [
-        ["pin", f"{found['pin'][:12]} of {found['date'][:10]}, {stored}"],
+        ["pin", pin],
         ["tree", "; ".join(f"{name} {text}" for name, text in found["tree"].items()) + f", in {project.tree}"],
         ["patches", "; ".join(patches)],
         ["extras", "; ".join(f"{name} {text}" for name, text in found["extras"].items()) or "none"],
-        ["rebase", f"under way in {verify.REBASE}" if found["rebase"] else "none"],
+        ["rebase", f"under way in {REBASE}" if found["rebase"] else "none"],
     ]
     return show.result(*aligned(rows), body=found)
 
@@ -199,18 +199,10 @@ def _audit(project: Project, show: Show, baseline: str, baseline_from: str, html
     """
     upstream = sources.pinned(project, project.lock, project.lock.files).files
     if check:
-        false, unread = audit.commit_claims(project, baseline_from)
-        false += audit.claims(project, upstream)
-        body: dict[str, Any] = {"false": false, "not_checked": unread}
-        if false:
-            steps = [Next("lock", "computes the lock, and the documents' tables")]
-            raise Drift(f"{len(false)} claims are false", false + unread, steps, body)
-        if unread:
-            steps = [Next("audit", "uses your own clones", {"upstream": "PATH", "baseline_from": "PATH"})]
-            raise NoSource("some claims could not be checked; all others hold", unread, steps, body)
+        audit.check(project, upstream, baseline_from)
     commit, sides, why = audit.baseline_of(project, baseline, baseline_from)
     files = audit.audit(project, upstream, sides)
-    rows, below = audit.table(project, commit, files)
+    rows, below = audit.table(commit, files)
     lines = [*aligned(rows), *below, *["all claims of the lock and the documents hold"] * check]
     lines += [f"no diffs with the baseline: {why}"] * bool(why)
     if html:
@@ -218,12 +210,9 @@ def _audit(project: Project, show: Show, baseline: str, baseline_from: str, html
         from tools import page
 
         lines.append(f"written: {page.written(project, html, commit, files)}")
-    listed = []
-    for file in files:
-        diffs = {"_".join(pair): text for pair, text in file.diffs.items()}
-        listed.append({"path": file.path, "status": file.status, "sha256": file.hashes, "diffs": diffs})
+    listed = [{"path": it.path, "status": it.status, "sha256": it.hashes, "diffs": it.diffs} for it in files]
     steps = [Next("audit", "uses your own clone", {"baseline_from": "PATH"})] if why else []
-    return show.result(*lines, body={"baseline": commit, "files": listed, "unread": why}, next_steps=steps)
+    return show.result(*lines, body={"baseline": commit, "files": listed, "unread": why}, steps=steps)
 
 
 @verb(
@@ -233,38 +222,35 @@ def _audit(project: Project, show: Show, baseline: str, baseline_from: str, html
     Option(["--description"], help="Description of first patches; without it, write it into the patch later."),
     UPSTREAM,
     OFFLINE,
+    writes=True,
 )
 def _refresh(project: Project, show: Show, adopt: Names, drop: Names, description: str | None) -> int:
     """Turn edits in a vendored tree into patches, or drop patches.
 
     Lock and documents are updated.
     """
-    with _writing(project):
-        paths = [file.path for file in project.lock.named(adopt)] if adopt else []
-        changed, to_describe = refresh.refresh(project, paths, description, drop)
+    paths = meant("pinned file", adopt, [file.path for file in project.lock.files])
+    changed, to_describe = refresh.refresh(project, paths, description, drop)
     written = [f"{'written' if (project.root / path).exists() else 'removed'}: {path}" for path in changed]
     lines = [f"write the Description in {path}, then run: make lock" for path in to_describe]
     steps = [Next("vendor", "removes the dropped patch from the tree")] if drop else []
-    return show.result(*(written or ["no edits"]), *lines, next_steps=steps)
+    return show.result(*(written or ["no edits"]), *lines, steps=steps)
 
 
-@verb(UPSTREAM)
+@verb(UPSTREAM, writes=True)
 def _lock(project: Project, show: Show) -> int:
     """Compute upstream.lock, and the documents' tables.
 
     It depends on pyproject.toml, upstream, the baseline, the wheels and the patches.
     """
-    with _writing(project):
-        changed = relock.relock(project)
-    lines = [f"written: {path}" for path in changed]
+    lines = [f"written: {path}" for path in relock.relock(project)]
     return show.result(*(lines or [f"{NAME} and the documents are up to date"]))
 
 
 @verb()
 def _lint(project: Project, show: Show) -> int:
     """Check lock, patches and the documents' tables. Offline."""
-    untried = relock.lint(project)
-    lines = [f"{path}: not in the store, so its patch was checked and not applied" for path in untried]
+    lines = [f"{path}: not in the store, so its patch was checked and not applied" for path in relock.lint(project)]
     return show.result(*lines, f"{len(project.lock.patched)} patches and the documents are in order")
 
 
@@ -272,7 +258,7 @@ def _lint(project: Project, show: Show) -> int:
 def _outdated(project: Project, show: Show) -> int:
     """Show what upstream has that the pin has not, and what a rebase would meet."""
     pin = project.lock.pin
-    body, met = outdated.outdated(project)
+    body, met = rebase.outdated(project)
     here = f"the pin, {pin.commit[:12]} of {pin.date[:10]},"
     if not met:
         return show.result(f"current: {here} is the newest on {pin.branch}", body=body)
@@ -289,8 +275,7 @@ def _outdated(project: Project, show: Show) -> int:
         *([f"  and {len(rows) - 20} more"] if rows[20:] else []),
         *aligned(met.rows),
     ]
-    steps = [Next("rebase", options={"to": pin.branch, "dry_run": True})]
-    return show.result(*lines, body=body, next_steps=steps, code=1)
+    return show.result(*lines, body=body, steps=[Next("rebase", options={"to": pin.branch, "dry_run": True})], code=1)
 
 
 CHOICES = (
@@ -306,6 +291,7 @@ CHOICES = (
     Option(["--dry-run"], is_flag=True, help="Write nothing; print and exit as the real run would."),
     *CHOICES,
     UPSTREAM,
+    writes=True,
 )
 def _rebase(project: Project, show: Show, to: str, dry_run: bool, **choice: Any) -> int:
     """Carry the patches to another commit of upstream, and move the pin there.
@@ -313,32 +299,23 @@ def _rebase(project: Project, show: Show, to: str, dry_run: bool, **choice: Any)
     Stops with exit code 3, and writes no patch, when a person has to decide something. To follow another repository or
     branch, write it into pyproject.toml first.
     """
-    return _rebased(project, show, partial(rebase.begin, to=to, dry_run=dry_run), choice, dry_run=dry_run)
+    return _rebased(show, *rebase.rebase(project, to, Choice(**choice), dry_run=dry_run), dry_run=dry_run)
 
 
-@verb(*CHOICES)
+@verb(*CHOICES, writes=True)
 def _rebase_continue(project: Project, show: Show, **choice: Any) -> int:
     """Go on with a rebase that stopped, once it is resolved."""
-    return _rebased(project, show, rebase.go_on, choice)
+    return _rebased(show, *rebase.rebase(project, None, Choice(**choice)))
 
 
-def _writing(project: Project) -> AbstractContextManager[None]:
-    """Lock the project while patches, lock or documents are written. Raises UsageError as `files.held` does."""
-    return held(project.root / "build" / "project.lock")
-
-
-def _rebased(
-    project: Project, show: Show, work: Callable[..., Any], choice: dict[str, Any], *, dry_run: bool = False
-) -> int:
-    with _writing(project):
-        found, plan = work(project, choice=Choice(**choice))
+def _rebased(show: Show, found: Rebase, plan: Plan, *, dry_run: bool = False) -> int:
     pin = f"{found.pin.commit[:12]} of {found.pin.date[:10]}"
     if not plan:
         return show.result(f"nothing to do: the pin is {pin}")
     written, removed, moved = ("would write", "would remove", "would be") if dry_run else ("written", "removed", "is")
     lines = [f"{removed if data is None else written}: {path}" for path, data in plan.items()]
     lines = [*aligned(found.rows), *lines, f"the pin {moved} {pin}"]
-    return show.result(*lines, next_steps=[] if dry_run else [Next("vendor")])
+    return show.result(*lines, steps=[] if dry_run else [Next("vendor")])
 
 
 @verb()
@@ -350,24 +327,21 @@ def _rebase_status(project: Project, show: Show) -> int:
     way = f"from {found.lock.pin.commit[:12]} to {found.pin.commit[:12]} of {found.pin.date[:10]}"
     lines = ["to decide:", *(f"  {text}" for text, _ in left)] if left else ["nothing is left to decide"]
     lines = [f"{way}, in {found.repo.folder}", *aligned(found.rows), *lines]
-    return show.result(*lines, next_steps=rebase.ways(left, found.choice))
+    return show.result(*lines, steps=rebase.ways(left, found.choice))
 
 
-@verb()
+@verb(writes=True)
 def _rebase_abort(project: Project, show: Show) -> int:
     """Forget the rebase that is under way. Patches and lock stay as they are."""
-    with _writing(project):
-        rebase.abort(project.root)
+    rebase.abort(project.root)
     return show.result("the rebase is forgotten; patches and lock are as before")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Run the command line; the exit code. A fault of a user, a network or a disk never raises."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    takes = {name: [str(it.name) for it in command.params] for name, command in cli.commands.items()}
-    show = Show("--json" in map(str.lower, arguments), takes)
+    show = Show("--json" in map(str.lower, sys.argv), cli.commands)
     try:
-        with cli.make_context("python -m tools", arguments, obj=show) as context:
+        with cli.make_context("python -m tools", sys.argv[1:], obj=show) as context:
             return int(cli.invoke(context))
     except click.exceptions.Exit as done:
         return done.exit_code

@@ -14,17 +14,12 @@ _PART = re.compile(rf"(^{_START} ([a-z-]+) -->\n)(.*?)(^<!-- end -->$)", re.MULT
 
 
 def stale(root: Path, lock: Lock, patches: Mapping[str, Patch]) -> dict[str, bytes]:
-    """The documents whose computed parts are out of date: the right bytes, by name.
-
-    patches: by the path of their file. Raises UsageError for an unknown or open part.
-    """
-    pins = [
-        (what, pin.url, f"`{pin.commit}`", pin.date[:10])
-        for what, pin in (("upstream", lock.pin), ("baseline", lock.baseline))
-    ]
+    """The right bytes of stale documents, by name. patches: by path. Raises UsageError for an unknown or open part."""
+    pins = {"upstream": lock.pin, "baseline": lock.baseline}
+    dated = ((what, pin.url, f"`{pin.commit}`", pin.date[:10]) for what, pin in pins.items())
     known = {
         "exit-codes": _table("code | meaning", EXIT_CODES.items()),
-        "pins": _table("what | repository | commit | date", pins),
+        "pins": _table("what | repository | commit | date", dated),
         "files": _files(lock, patches),
         "patches": _patches(lock, patches),
     }
@@ -65,6 +60,6 @@ def _patches(lock: Lock, patches: Mapping[str, Patch]) -> str:
     for file in lock.patched:
         patch = patches[file.path]
         what = patch.header["Description"].split("\n")[0]
-        row = (f"`{PATCHES}/{patch.name}`", file.extra or "no", len(patch.hunks), patch.counts)
-        rows.append((*row, f"`{file.patched[:16]}`", what))
+        name, result = f"`{PATCHES}/{patch.name}`", f"`{file.patched[:16]}`"
+        rows.append((name, file.extra or "no", len(patch.hunks), patch.counts, result, what))
     return _table("patch | extra | hunks | lines | result SHA-256 | description", rows)

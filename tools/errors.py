@@ -25,13 +25,11 @@ _R = TypeVar("_R")
 
 @attrs.frozen
 class Next:
-    """A verb to run next ("" for the same again), and why. `show` adds the options that the user gave.
-
-    options: True sets a switch, None leaves an option out.
-    """
+    """A verb to run next ("" for the same again), and why. `show` adds the options that the user gave."""
 
     verb: str
     why: str = ""
+    # True sets a switch, None leaves an option out.
     options: Mapping[str, str | bool | None] = attrs.field(factory=dict)
 
 
@@ -81,17 +79,16 @@ class NoSource(ToolError):
 def each(items: Iterable[_T], work: Callable[[_T], _R]) -> list[_R]:
     """The results of `work` for all `items`. Raises all their ToolErrors as one, of the first one's class."""
     done: list[_R] = []
-    failures: list[ToolError] = []
+    failed: ToolError | None = None
     for item in items:
         try:
             done.append(work(item))
         except ToolError as error:
-            failures.append(error)
-    if failures:
-        first, *others = failures
-        findings, steps = [*first.findings], [*first.next_steps]
-        for other in others:
-            findings += [other.message, *(f"  {finding}" for finding in other.findings)]
-            steps += [step for step in other.next_steps if step not in steps]
-        raise type(first)(first.message, findings, steps, first.body)
+            if failed:
+                failed.findings = [*failed.findings, error.message, *(f"  {line}" for line in error.findings)]
+                more = [step for step in error.next_steps if step not in failed.next_steps]
+                failed.next_steps = [*failed.next_steps, *more]
+            failed = failed or error
+    if failed:
+        raise failed
     return done

@@ -1,7 +1,4 @@
-"""Runs git: fetches commits, and reads, compares and merges files in repositories of our own.
-
-Only fetching uses the user's configuration (proxies, credentials, `insteadOf`).
-"""
+"""Runs git: fetches commits as the user configured it, and works on files in repositories of our own."""
 
 import os
 import re
@@ -14,13 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tools.errors import Next, NoSource, ToolError, UsageError, log
-from tools.files import blob_id
 from tools.lock import is_path, without_secrets
 
 # Seconds until a host lists its refs, and until a fetch is done.
 _ANSWER, _FETCH = 8, 120
-_IDENTITY = ("-c", "user.name=dsu-patches", "-c", "user.email=dsu-patches")
-_SETTINGS = (*_IDENTITY, "-c", "core.quotePath=false", "-c", f"core.attributesFile={os.devnull}")
+_NAMES = ("user.name=dsu-patches", "user.email=dsu-patches", "core.quotePath=false")
+_SETTINGS = (*_NAMES, f"core.attributesFile={os.devnull}", f"core.hooksPath={os.devnull}")
 # git's variables for reaching remotes. Others, as in a git hook, may name another repository.
 _REACHING = re.compile("GIT_(CONFIG|SSH|SSL|PROXY|ASKPASS|HTTP|EXEC_PATH)")
 
@@ -37,10 +33,9 @@ class Repo:
     """A repository of our own in `folder`; a new one where none is there."""
 
     def __init__(self, folder: Path) -> None:
-        # macOS's temporary folder is a link; git takes a path through it for one outside the work tree.
-        self.folder = folder.resolve()
-        if not (self.folder / ".git").exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        if not (folder / ".git").exists():
+            folder.mkdir(parents=True, exist_ok=True)
             self.run("init", "--quiet", "--template=", "--initial-branch=main")
 
     @classmethod
@@ -52,18 +47,18 @@ class Repo:
 
     def run(self, *arguments: str, given: bytes = b"") -> bytes:
         """The standard output of `git ARGUMENTS`, without the user's configuration. Raises ToolError when it fails."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | {
+        settings = {
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_ATTR_NOSYSTEM": "1",
-            "GIT_DIR": str(self.folder / ".git"),
-            "GIT_WORK_TREE": str(self.folder),
+            # Without it, git would look for a repository in the folders above.
+            "GIT_DIR": ".git",
             "GIT_EDITOR": "true",
-            "LC_ALL": "C",
         }
-        done = _run([*_SETTINGS, *arguments], self.folder, environment, given)
+        done = _run(self.folder, arguments, settings, given)
         if done.returncode:
-            raise ToolError(f"git {arguments[0]} failed", _lines(done.stderr), [f"check the disk of {self.folder}"])
+            said = done.stderr.decode(errors="replace").splitlines()
+            raise ToolError(f"git {arguments[0]} failed", said, [f"check the disk of {self.folder}"])
         return done.stdout
 
     def ask(self, *arguments: str) -> bytes | None:
@@ -73,10 +68,7 @@ class Repo:
         return None
 
     def fetch(self, url: str, commit: str, *, depth: int | None = 1) -> None:
-        """Fetch `commit` from `url`; with `depth` None, its whole history. Raises NoSource.
-
-        A dead host costs minutes: ask for a `tip` first, which takes seconds.
-        """
+        """Fetch `commit`; `depth` None: its whole history. Raises NoSource, late for a dead host: get a `tip` first."""
         command = ("fetch", "--quiet", "--no-tags", "--update-shallow", "--no-recurse-submodules")
         try:
             _remote(self.folder, _FETCH, [*command, *([f"--depth={depth}"] if depth else [])], url, commit)
@@ -84,7 +76,7 @@ class Repo:
             if isinstance(error.__cause__, subprocess.TimeoutExpired):
                 raise
             # Some servers refuse a commit id.
-            _remote(self.folder, _FETCH, command, url, "+refs/heads/*:refs/from/*", "+refs/tags/*:refs/from/tags/*")
+            _remote(self.folder, _FETCH, command, url, "+refs/heads/*:refs/heads/from/*", "+refs/tags/*:refs/tags/*")
         if not self.has(commit):
             raise _refused(url, f"it has no commit {commit}")
 
@@ -97,7 +89,7 @@ class Repo:
             self.fetch(url, newest, depth=None)
         if (found := self.ask("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")) is None:
             text = f"no branch, tag or commit is called {name!r} in {url}; a short id has to be in branch {branch}"
-            raise UsageError(text, next_steps=[f"git ls-remote {shlex.quote(url)} lists all branches and tags"])
+            raise UsageError(text, next_steps=[f"git ls-remote {shlex.quote(url)}  # lists all branches and tags"])
         return found.decode().strip()
 
     def has(self, commit: str) -> bool:
@@ -115,12 +107,9 @@ class Repo:
 
     def files(self, commit: str, folders: Iterable[str]) -> dict[str, bytes]:
         """The regular `*.py` files directly in `folders` at `commit`, bytes by path; unsafe paths are left out."""
-        found: dict[str, bytes] = {}
-        for folder in folders:
-            listed = os.fsdecode(self.ask("ls-tree", "-z", commit, "--", f"{folder}/") or b"")
-            blobs = re.findall(r"100(?:644|755) blob ([0-9a-f]+)\t([^\0]+\.py)\0", listed)
-            found |= {path: self.run("cat-file", "blob", blob) for blob, path in blobs if is_path(path)}
-        return found
+        listed = os.fsdecode(self.ask("ls-tree", "-z", commit, "--", *(f"{folder}/" for folder in folders)) or b"")
+        blobs = re.findall(r"100(?:644|755) blob ([0-9a-f]+)\t([^\0]+\.py)\0", listed)
+        return {path: self.run("cat-file", "blob", blob) for blob, path in blobs if is_path(path)}
 
     def commit(self, files: Mapping[str, bytes], message: str) -> str:
         """Commit `files` (bytes by path), and nothing else, on the current branch; the commit's id."""
@@ -134,18 +123,16 @@ class Repo:
         return self.run("rev-parse", "HEAD").decode().strip()
 
     def diff(self, path: str, old: bytes, new: bytes, context: int = 0) -> str:
-        """The git diff from `old` to `new` with full blob ids; "" when they are equal. Not UTF-8 comes as surrogates.
-
-        With no `context`, the hunk headers quote no line of the file.
-        """
+        """The git diff from `old` to `new` with full blob ids; "" for equal ones. Not UTF-8 comes as surrogates."""
         if old == new:
             return ""
         blobs = [self.run("hash-object", "-w", "--stdin", given=data).decode().strip() for data in (old, new)]
         text = self.run("diff", "--text", f"-U{context}", "--minimal", "--no-color", *blobs)
         _, mark, hunks = text.decode(errors="surrogateescape").partition("\n@@ ")
         if not context:
+            # Hunk headers quote a line of the file.
             hunks = re.sub(r"^((?:@@ )?-[0-9,]+ \+[0-9,]+ @@).*$", r"\1", hunks, flags=re.MULTILINE)
-        head = f"diff --git a/{path} b/{path}\nindex {blob_id(old)}..{blob_id(new)} 100644\n--- a/{path}\n+++ b/{path}"
+        head = f"diff --git a/{path} b/{path}\nindex {'..'.join(blobs)} 100644\n--- a/{path}\n+++ b/{path}"
         return head + mark + hunks
 
 
@@ -160,12 +147,9 @@ def commit(place: str, name: str, branch: str, folders: Iterable[str], *, offlin
 
 def tip(url: str, name: str) -> str | None:
     """The commit id of the branch, tag or HEAD `name` at `url`; None for none. Raises NoSource."""
-    short = re.sub("^refs/(heads|tags)/", "", name)
     # The first match counts. `^{}` gives the commit of an annotated tag.
-    refs = [f"refs/heads/{short}", f"refs/tags/{short}^{{}}", f"refs/tags/{short}"]
-    refs = ["HEAD"] if name == "HEAD" else [ref for ref in refs if name in ref]
-    with tempfile.TemporaryDirectory(prefix="vendor-") as folder:
-        lines = _remote(Path(folder), _ANSWER, ["ls-remote"], url, *refs).splitlines()
+    refs = [f"{name}^{{}}", name, f"refs/heads/{name}", f"refs/tags/{name}^{{}}", f"refs/tags/{name}"]
+    lines = _remote(Path(tempfile.gettempdir()), _ANSWER, ["ls-remote"], url, *refs).splitlines()
     found = {ref: commit for commit, _, ref in (line.partition("\t") for line in lines)}
     return next((found[ref] for ref in refs if ref in found), None)
 
@@ -178,56 +162,55 @@ def local(place: str) -> Path | None:
     return None
 
 
+def is_local(place: str) -> bool:
+    """Whether git reads `place`, a URL or path, on this machine."""
+    return local(place) is not None or place.startswith("file://")
+
+
 def address(place: str, *, offline: bool) -> str:
     """What git is given for `place`, a URL or path. Raises NoSource for a remote one when offline."""
-    here = local(place)
-    if offline and not here and not place.startswith("file://"):
+    if offline and not is_local(place):
         step = Next("", "asks the network", {"offline": None})
         raise NoSource(f"git {place} is not asked, offline", next_steps=[step])
-    return str(here or place)
-
-
-# --- Running git ---
+    return str(local(place) or place)
 
 
 def _remote(folder: Path, seconds: float, command: Iterable[str], url: str, *refs: str) -> str:
     """What git says of `refs` at `url`, with the user's git configuration. Raises NoSource."""
-    ours = {name: text for name, text in os.environ.items() if not name.startswith("GIT_") or _REACHING.match(name)}
-    environment = ours | {
+    settings = {name: text for name, text in os.environ.items() if _REACHING.match(name)} | {
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_HTTP_LOW_SPEED_LIMIT": "1",
         "GIT_HTTP_LOW_SPEED_TIME": str(_ANSWER),
         # Any other transport runs a program. This wins over `protocol.*.allow`, also for `insteadOf` and redirects.
         "GIT_ALLOW_PROTOCOL": "https:http:ssh:git:file",
-        "LC_ALL": "C",
     }
-    arguments = ["-c", f"core.hooksPath={os.devnull}", *command, "--", url, *refs]
     try:
-        done = _run(arguments, folder, environment, limit=seconds)
+        done = _run(folder, [*command, "--", url, *refs], settings, limit=seconds)
     except subprocess.TimeoutExpired as error:
         raise _refused(url, f"no answer within {seconds:.0f} s") from error
     if done.returncode:
-        reasons = [line for line in _lines(done.stderr) if re.match("(fatal|error|remote):", line)]
+        said = without_secrets(done.stderr.decode(errors="replace")).splitlines()
+        reasons = [line for line in said if re.match("(fatal|error|remote):", line)]
         raise _refused(url, "; ".join(reasons)[:300] or f"git exited with {done.returncode}")
     return done.stdout.decode(errors="replace")
 
 
 def _refused(url: str, why: str) -> NoSource:
     step = f"git config --global url.FOLDER.insteadOf {shlex.quote(url)}  # makes git use a clone in FOLDER"
-    return NoSource(f"git {url} failed", [why], [step])
-
-
-def _lines(said: bytes) -> list[str]:
-    return without_secrets(said.decode(errors="replace")).splitlines()
+    return NoSource(f"git {url} failed", [why], [step] if "://" in url else [])
 
 
 def _run(
-    args: Iterable[str], folder: Path, env: Mapping[str, str], given: bytes = b"", limit: float | None = None
+    folder: Path, arguments: Iterable[str], settings: Mapping[str, str], given: bytes = b"", limit: float | None = None
 ) -> "subprocess.CompletedProcess[bytes]":
+    """Run git in `folder`, with no GIT_ variables except `settings`."""
+    command = ["git", *(word for setting in _SETTINGS for word in ("-c", setting)), *arguments]
+    others = {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}
+    env = {**others, **settings, "LC_ALL": "C"}
     try:
         # A new session: Ctrl-C does not reach git, and ssh has no terminal to ask for a password.
         return subprocess.run(
-            ["git", *args], input=given, capture_output=True, cwd=folder, env=env, timeout=limit, start_new_session=True
+            command, input=given, capture_output=True, cwd=folder, env=env, timeout=limit, start_new_session=True
         )
     except FileNotFoundError as error:
         raise ToolError("git was not found", next_steps=["install git and put it on PATH"]) from error

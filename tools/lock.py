@@ -1,14 +1,12 @@
-"""Reads pyproject.toml's decisions, and reads and writes upstream.lock, which is computed from them.
-
-The lock holds a digest of its own content, so that a change by hand is noticed.
-"""
+"""Reads the decisions in pyproject.toml; reads and writes upstream.lock, which has a digest of its own content."""
 
 import json
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import attrs
 
@@ -18,7 +16,10 @@ from tools.files import sha256
 NAME = "upstream.lock"
 DECISIONS = "pyproject.toml"
 PATCHES = "patches"
+# The folder of a rebase that waits for a decision.
+REBASE = "build/rebase"
 ABSENT = "absent"
+_T = TypeVar("_T")
 _HEAD = f"""\
 # Computed by `make lock`, `make refresh` and `make rebase`; nobody edits it. Decisions stand in {DECISIONS}.
 # pieces: files in the wheels, then FILE:OFFSET+LENGTH of each piece; joined, they give the file (tools/pieces.py).
@@ -39,7 +40,7 @@ Wheel = Annotated[str, r"\w[\w.-]*==[\w.!+-]+", "NAME==VERSION"]
 
 @attrs.frozen
 class Pin:
-    """A branch of a repository, and a commit of it with its date (ISO 8601); what nobody decides is "" in Decisions."""
+    """A branch of a repository, and a commit of it with its date (ISO 8601); "" for what nobody decides."""
 
     url: Text
     branch: Text
@@ -49,10 +50,7 @@ class Pin:
 
 @attrs.frozen
 class Decisions:
-    """[tool.vendor] of pyproject.toml. components: folders by name. extras: patch files by name of the extra.
-
-    raw: URL templates with {commit}, {path}, {sha256}, and {repository}, OWNER/NAME of an upstream on GitHub.
-    """
+    """[tool.vendor] of pyproject.toml, which explains it. components: folders by name. extras: patch files by name."""
 
     upstream: Pin
     baseline: Pin
@@ -68,10 +66,9 @@ class Decisions:
 
 @attrs.frozen(kw_only=True)
 class PinnedFile:
-    """[files."PATH"] of the lock.
+    """[files."PATH"] of the lock; "" means none. upstream, baseline, patched: its SHA-256 on each side.
 
-    upstream, baseline, patched: its SHA-256 at the pin, at the baseline (or ABSENT), and with its patch. patch: a file
-    in patches/. extra: the one that the patch belongs to. pieces: see tools/pieces.py. "" means none.
+    patch: a file in patches/. extra: the one that the patch belongs to. pieces: see tools/pieces.py.
     """
 
     path: str = ""
@@ -137,12 +134,7 @@ class Lock:
     def select(self, names: Iterable[str]) -> tuple[Component, ...]:
         """The components called `names`, or all for no names. Raises UsageError for an unknown name."""
         wanted = meant("component", names, self.decisions.components) or self.decisions.components
-        return tuple(component for component in self.components if component.name in wanted)
-
-    def named(self, names: Iterable[str]) -> tuple[PinnedFile, ...]:
-        """The pinned files that `names` mean, as `meant` says."""
-        paths = meant("pinned file", names, [file.path for file in self.files])
-        return tuple(file for file in self.files if file.path in paths)
+        return tuple(part for part in self.components if part.name in wanted)
 
 
 def meant(what: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -173,65 +165,64 @@ class _LockFile:
 
 
 def load(root: Path, *, agreed: bool = True) -> Lock:
-    """The lock of the project at `root`. Raises UsageError with every fault, and for a lock changed by hand.
+    """The lock of the project at `root`. agreed: as pyproject.toml says. Raises UsageError with every fault."""
+    decisions = _structured(_toml(root / DECISIONS).get("tool", {}).get("vendor", {}), Decisions, DECISIONS)
+    named = [patch for patches in decisions.extras.values() for patch in patches]
+    for what, names in (("extras", ["none", *decisions.extras, *named]), ("components", decisions.components.values())):
+        if wrong := [name for name, count in Counter(names).items() if count > 1]:
+            faults = [f"{name}: named twice, or not allowed as a name" for name in wrong]
+            raise UsageError(f"{DECISIONS} is malformed", faults, [f"edit [tool.vendor.{what}] in {DECISIONS}"])
+    return read(_toml(root / NAME), decisions, agreed=agreed)
 
-    agreed: lock and pyproject.toml must agree.
-    """
-    decisions, data = decided(root), _toml(root / NAME)
+
+def read(data: dict[str, Any], decisions: Decisions, *, agreed: bool = True) -> Lock:
+    """The lock in `data`, the content of upstream.lock. Raises as `load`."""
     stated = data.pop("digest", "")
-    read: _LockFile = _structured(data, _LockFile, NAME)
+    found = _structured(data, _LockFile, NAME)
     if stated != _seal(data):
-        steps = (
-            f"git checkout {NAME} restores it",
-            Next("rebase", "then moves the pin to the commit that was written there", {"to": read.pin.commit}),
-        )
+        steps = (f"git checkout {NAME}  # restores it", Next("rebase", "then moves the pin", {"to": found.pin.commit}))
         raise UsageError(f"{NAME} was changed by hand: its digest does not match", (), steps)
-    if agreed:
-        _insist_that_both_agree(decisions, read)
-    files = [
+    files = tuple(
         attrs.evolve(it, path=path, baseline=it.baseline or it.upstream, extra=decisions.extra_of(it.patch))
-        for path, it in sorted(read.files.items())
-    ]
-    return Lock(decisions, read.pin, read.baseline, tuple(files), read.wheels)
-
-
-def _insist_that_both_agree(decisions: Decisions, read: _LockFile) -> None:
-    folders = sorted({path.rpartition("/")[0] for path in read.files})
-    pairs = (
-        ("upstream.url", decisions.upstream.url, read.pin.url),
-        ("upstream.branch", decisions.upstream.branch, read.pin.branch),
-        ("baseline.url", decisions.baseline.url, read.baseline.url),
-        ("baseline.commit", decisions.baseline.commit, read.baseline.commit),
-        ("wheels", sorted(decisions.wheels), sorted(read.wheels)),
-        ("components", sorted(decisions.components.values()), folders),
+        for path, it in sorted(found.files.items())
     )
-    if wrong := [f"{key}: {DECISIONS} says {one}, {NAME} {other}" for key, one, other in pairs if one != other]:
-        steps = [Next("lock", "computes the lock anew")]
-        if decisions.upstream != Pin(read.pin.url, read.pin.branch):
-            steps = [Next("rebase", "follows the other repository or branch", {"to": decisions.upstream.branch})]
-        raise UsageError(f"{DECISIONS} and {NAME} disagree", wrong, steps)
-    patches = {file.patch for file in read.files.values()}
-    if unknown := [f"{name}: {it}" for name, group in decisions.extras.items() for it in group if it not in patches]:
-        step = f"edit [tool.vendor.extras] in {DECISIONS}"
-        raise UsageError(f"{DECISIONS} names patches that {NAME} does not have", unknown, [step])
+    lock = Lock(decisions, found.pin, found.baseline, files, found.wheels)
+    if agreed:
+        _insist_that_both_agree(lock)
+    return lock
 
 
-def decided(root: Path) -> Decisions:
-    """The decisions in pyproject.toml below `root`. Raises UsageError with every fault."""
-    found: Decisions = _structured(_toml(root / DECISIONS).get("tool", {}).get("vendor", {}), Decisions, DECISIONS)
-    return found
+def _insist_that_both_agree(lock: Lock) -> None:
+    wanted, patches = lock.decisions, {file.patch for file in lock.files}
+    pairs = (
+        ("upstream.url", wanted.upstream.url, lock.pin.url),
+        ("upstream.branch", wanted.upstream.branch, lock.pin.branch),
+        ("baseline.url", wanted.baseline.url, lock.baseline.url),
+        ("baseline.commit", wanted.baseline.commit, lock.baseline.commit),
+        ("wheels", sorted(wanted.wheels), sorted(lock.wheels)),
+        ("components", sorted(wanted.components.values()), sorted({file.folder for file in lock.files})),
+    )
+    wrong = [f"{key}: {DECISIONS} says {one}, {NAME} {other}" for key, one, other in pairs if one != other]
+    step: str | Next = Next("lock", "computes the lock anew")
+    if (wanted.upstream.url, wanted.upstream.branch) != (lock.pin.url, lock.pin.branch):
+        step = Next("rebase", "follows the other repository or branch", {"to": wanted.upstream.branch})
+    for name, named in wanted.extras.items():
+        if unknown := [f"extras.{name}: no patch is called {patch}" for patch in named if patch not in patches]:
+            wrong, step = wrong + unknown, f"edit [tool.vendor.extras] in {DECISIONS}"
+    if wrong:
+        raise UsageError(f"{DECISIONS} and {NAME} disagree", wrong, [step])
 
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_bytes().decode())
     except FileNotFoundError as error:
-        raise UsageError(f"{path} is missing", (), ["--root names the folder of the project"]) from error
+        raise UsageError(f"{path} is missing", (), [f"git checkout {path.name}  # restores it"]) from error
     except ValueError as error:
         raise UsageError(f"{path} is malformed", [str(error)], [f"fix it, or git checkout {path.name}"]) from error
 
 
-def _structured(data: dict[str, Any], kind: type, name: str) -> Any:
+def _structured(data: dict[str, Any], kind: type[_T], name: str) -> _T:
     """`data` as a value of the class `kind`. Raises UsageError with every fault and where it stands."""
     import cattrs
 
@@ -259,17 +250,13 @@ def dump(lock: Lock) -> bytes:
     """The bytes of upstream.lock for `lock`."""
     files = {}
     for file in lock.files:
-        entry = attrs.asdict(file) | {"path": "", "extra": ""}
-        entry["baseline"] = file.baseline if file.baseline != file.upstream else ""
-        files[file.path] = {key: value for key, value in entry.items() if value}
-    tables: dict[str, Mapping[str, str]] = {
-        "pin": attrs.asdict(lock.pin),
-        "baseline": attrs.asdict(lock.baseline),
-        "wheels": dict(sorted(lock.wheels.items())),
-    }
-    text = f'{_HEAD}digest = "{_seal({**tables, "files": files})}"\n'
+        baseline = "" if file.baseline == file.upstream else file.baseline
+        files[file.path] = attrs.evolve(file, path="", extra="", baseline=baseline)
+    content = _LockFile(lock.pin, lock.baseline, files, dict(sorted(lock.wheels.items())))
+    tables = attrs.asdict(content, filter=lambda _, value: value != "")
+    text = f'{_HEAD}digest = "{_seal(tables)}"\n'
     # A JSON string is also a TOML string.
-    tables |= {f"files.{json.dumps(path, ensure_ascii=False)}": entry for path, entry in files.items()}
+    tables |= {f"files.{json.dumps(path, ensure_ascii=False)}": it for path, it in tables.pop("files").items()}
     for name, values in tables.items():
         text += f"\n[{name}]\n"
         for key, value in values.items():

@@ -4,32 +4,28 @@ import re
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from functools import cache
-from itertools import groupby, zip_longest
+from itertools import count, groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from pygments.lexers import PythonLexer
 from pygments.token import STANDARD_TYPES
 
 from tools.apply import read_patches
 from tools.audit import PAIRS, FileAudit
-from tools.diff import line_counts
 from tools.errors import UsageError
 from tools.files import write
 from tools.lock import ABSENT
 from tools.patch import lines_of
-from tools.project import Project
-from tools.sources import on_github
+from tools.sources import Project, on_github
 
 TITLE = "<title>Audit of the vendored models</title>"
 # Two lines that share this much of their words are shown as one changed line.
 ALIKE = 0.6
 # Pairs of words, or of lines, beyond which it is not worth the time to compare them.
 LONG = 10_000
-# Classes of names, operators and blanks, which get no colour.
-PLAIN = ("n", "o", "p", "w")
 # A line has a number (None: no line on this side) and words: HTML element, class, text.
 Words = Sequence[tuple[str, str, str]]
 Line = tuple[int | None, Words]
@@ -38,10 +34,7 @@ Run = tuple[str, Sequence[tuple[Line, Line]]]
 
 
 def written(project: Project, asked: str, baseline: str, files: Sequence[FileAudit]) -> Path:
-    """Write the page for `files`, compared with the commit `baseline`; its path, which HTML=`asked` names.
-
-    "1" means build/audit/. Raises UsageError for a file that is no such page.
-    """
+    """Write the page to the path that HTML=`asked` means, and return that. Raises UsageError for another file there."""
     path, lock = Path(asked).expanduser().absolute(), project.lock
     if asked.lower() in ("1", "yes", "true", "on"):
         path = project.root / "build/audit/index.html"
@@ -49,9 +42,7 @@ def written(project: Project, asked: str, baseline: str, files: Sequence[FileAud
         path /= "index.html"
     if path.exists() and TITLE.encode() not in path.read_bytes():
         raise UsageError(f"{path} exists, and is no audit page", next_steps=["choose another file with HTML="])
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(loader=PackageLoader("tools", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["code"] = _code
     commits = {"upstream": (lock.pin.url, lock.pin.commit), "baseline": (lock.baseline.url, baseline)}
     text = environment.get_template("audit.html.j2").render(
@@ -67,15 +58,12 @@ def written(project: Project, asked: str, baseline: str, files: Sequence[FileAud
 
 def _views(files: Sequence[FileAudit], old: str, new: str) -> dict[str, Any]:
     """For each file that differs, by path: lines added and removed, and numbered changes."""
-    views, done = {}, 0
+    views, numbers = {}, count(1)
     for file in files:
         one, other = (file.data.get(side, b"" if file.hashes[side] == ABSENT else None) for side in (old, new))
         if one is not None and other is not None and one != other:
-            text = file.diffs.get((old, new))
-            counts = line_counts(text) if text else (len(lines_of(other)), len(lines_of(one)))
-            changes = _changes(one, other)
-            views[file.path] = (*counts, list(enumerate(changes, done + 1)))
-            done += len(changes)
+            counts = file.counts(old, new) or (len(lines_of(other)), len(lines_of(one)))
+            views[file.path] = (*counts, list(zip(_changes(one, other), numbers, strict=False)))
     return views
 
 
@@ -134,12 +122,13 @@ def _lines(data: bytes) -> list[Words]:
     text = "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
     lines: list[list[tuple[str, str, str]]] = [[]]
     for kind, piece in PythonLexer(stripnl=False, ensurenl=False).get_tokens(text):
-        css = STANDARD_TYPES.get(kind, "")
+        # Names, operators and blanks get no colour.
+        css = re.sub("^[nopw]$", "", STANDARD_TYPES.get(kind, ""))
         for word in re.findall(r"\n|[^\S\n]+|\w+|[^\w\s]", piece):
             if word == "\n":
                 lines.append([])
             else:
-                lines[-1].append(("span", "" if css in PLAIN else css, word))
+                lines[-1].append(("span", css, word))
     last = lines.pop()
     return [*map(tuple, lines), *([(*last, ("i", "eof", "no newline at the end"))] if last else [])]
 

@@ -1,8 +1,4 @@
-"""Patch files: reads, checks, applies and writes them.
-
-A patch is a DEP-3 header and a git diff of one file with zero context lines and full blob ids. It applies to exactly
-that blob, and each hunk to exactly the lines that it names.
-"""
+"""Reads, checks, applies and writes patches: a DEP-3 header, and a git diff of one file without context."""
 
 import ast
 import re
@@ -31,9 +27,9 @@ _MARKERS = (b"<<<<<<<", b"|||||||", b">>>>>>>")
 
 @dataclass(frozen=True)
 class Hunk:
-    """A change at line `at` of the base, and the lines removed and added. line: its line in the patch file."""
+    """Lines of the base, counted from 0, and the lines removed and added there. line: its line in the patch file."""
 
-    at: int
+    place: slice
     removed: tuple[bytes, ...]
     added: tuple[bytes, ...]
     line: int
@@ -70,40 +66,37 @@ class Patch:
 def parse(name: str, data: bytes) -> Patch:
     """The patch in `data`; messages call it `name`. Raises UsageError with every fault."""
     text = data.decode(errors="replace")
-    head, mark, diff = text.partition("diff --git ")
+    head = text.partition("diff --git ")[0]
     parsed = HeaderParser().parsestr(head)
     header = {field: value.replace("\n ", "\n") for field, value in parsed.items()}
     faults = [f"header field {field} is missing" for field in REQUIRED if not header.get(field)]
     faults += [f"{field} is no header field" for field in header if field not in REQUIRED + OPTIONAL]
     if len(header) < len(parsed) or str(parsed.get_payload()).strip("-\n"):
         faults.append("the header has a field twice, or a line that belongs to no field")
-    start = _START.match(mark + diff)
-    if not start:
-        line = head.count("\n") + 1
-        faults.append(f"line {line} should begin the diff of one file, with full blob ids and mode 100644")
     if text.encode() != data:
         faults.append("it is not UTF-8")
+    if not (start := _START.match(text, len(head))):
+        line = head.count("\n") + 1
+        faults.append(f"line {line} should begin the diff of one file, with full blob ids and mode 100644")
     hunks = []
-    end = len(head) + (start.end() if start else 0)
-    while start and end < len(text):
+    end = start.end() if start else len(text)
+    while end < len(text):
         line = text.count("\n", 0, end) + 1
         if not (found := _HUNK.match(text, end)):
             faults.append(f"line {line} should begin a hunk of the one file, without context")
             break
-        removed, added = _side(found[4]), _side(found[5])
+        sides = (lines_of(side.replace(_NO_END, "").encode()) for side in found.group(4, 5))
+        removed, added = (tuple(line[1:] for line in lines) for lines in sides)
         if [len(removed), len(added)] != [int(count or 1) for count in found.group(2, 3)]:
             faults.append(f"line {line} has line counts that do not match its hunk")
         # A hunk that removes nothing names the line before it.
-        hunks.append(Hunk(int(found[1]) + (not removed), removed, added, line))
+        at = int(found[1]) - bool(removed)
+        hunks.append(Hunk(slice(at, at + len(removed)), removed, added, line))
         end = found.end()
     if faults or not start:
         steps = (f"git checkout patches/{name}, or fix it", Next("refresh", "writes well-formed patches"))
         raise UsageError(f"{name} is malformed", [f"{name}: {fault}" for fault in faults], steps)
     return Patch(name, header, start["path"], start[2], start[3], tuple(hunks))
-
-
-def _side(text: str) -> tuple[bytes, ...]:
-    return tuple(line[1:] for line in lines_of(text.replace(_NO_END, "").encode()))
 
 
 def lines_of(data: bytes) -> list[bytes]:
@@ -114,19 +107,19 @@ def lines_of(data: bytes) -> list[bytes]:
 def splice(patch: Patch, base: bytes) -> bytes:
     """Apply `patch` to `base`. Raises Undecided for a wrong base, and HashMismatch for a wrong result."""
     lines = lines_of(base)
-    result: list[bytes] = []
-    misfits = []
-    done = 0
-    for hunk in patch.hunks:
-        start, end = hunk.at - 1, hunk.at - 1 + len(hunk.removed)
-        if tuple(lines[start:end]) != hunk.removed:
-            misfits.append(f"{patch.name}:{hunk.line}: the removed lines are not on line {hunk.at}")
-        result += [*lines[done:start], *hunk.added]
-        done = end
+    misfits = [
+        f"{patch.name}:{hunk.line}: the removed lines are not on line {hunk.place.start + 1}"
+        for hunk in patch.hunks
+        if tuple(lines[hunk.place]) != hunk.removed
+    ]
     if (actual := blob_id(base)) != patch.base or misfits:
         blobs = [f"expected base blob {patch.base}", f"actual base blob   {actual}"]
-        raise Undecided(f"{patch.name} does not apply to {patch.target}", [*blobs, *misfits])
-    data = b"".join([*result, *lines[done:]])
+        step = f"git checkout patches/{patch.name}  # if it was edited"
+        raise Undecided(f"{patch.name} does not apply to {patch.target}", [*blobs, *misfits], [step])
+    # From the end, so that the places of the others stay.
+    for hunk in reversed(patch.hunks):
+        lines[hunk.place] = hunk.added
+    data = b"".join(lines)
     if (outcome := blob_id(data)) != patch.result:
         raise HashMismatch(
             f"{patch.name} does not give the result that it names",
@@ -149,10 +142,7 @@ def new_header(description: str | None, today: date) -> dict[str, str]:
 
 
 def faults(path: str, upstream: bytes, result: bytes) -> list[str]:
-    """Why no patch may turn `upstream` into `result`: it is empty, has conflict markers, or is broken Python.
-
-    Windows line ends and broken Python are accepted where upstream has them too.
-    """
+    """Why no patch may turn `upstream` into `result`: emptied, conflicts, new Windows line ends or broken Python."""
     if not result.strip():
         return [f"{path}: is empty"] if upstream.strip() else []
     before = lines_of(upstream)

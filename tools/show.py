@@ -18,9 +18,6 @@ import click
 from tools.errors import Next, ToolError, log
 from tools.lock import without_secrets
 
-JSON_SCHEMA = 3
-# Set by the Makefile; next steps are then make commands.
-BY_MAKE = "DSU_PATCHES_BY_MAKE"
 # Words that are coloured.
 _WORDS = re.compile(
     r"^(?P<cyan>next:)|^(?P<yellow>warning:)|"
@@ -33,40 +30,42 @@ _COLOURED = False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "du
 
 @dataclass
 class Show:
-    """Prints for one run. takes: options of each verb. verb, given: the user's verb and options."""
+    """Prints for one run. verbs: all there are. verb, given: the user's verb and options."""
 
     json: bool
-    takes: Mapping[str, Sequence[str]]
+    verbs: Mapping[str, click.Command]
     verb: str = ""
     given: Mapping[str, Any] = field(default_factory=dict)
 
-    def result(
-        self,
-        *lines: str,
-        body: Mapping[str, object] | None = None,
-        diff: str = "",
-        next_steps: Iterable[str | Next] = (),
-        code: int = 0,
-    ) -> int:
-        """Print lines, next steps and diff, or with --json `body`, by default the lines. Returns `code`."""
+    def result(self, *lines: str, body: Any = None, steps: Iterable[str | Next] = (), code: int = 0) -> int:
+        """Print lines and next steps, or with --json `body`, by default the lines. Returns `code`."""
         if self.json:
-            self._document({"report": [*lines, *diff.splitlines()]} if body is None else body, code)
+            self._document({"report": lines} if body is None else body, code)
         else:
-            for line in [*lines, *(f"next: {self._command(step)}" for step in next_steps)]:
+            for line in [*lines, *(f"next: {self._command(step)}" for step in steps)]:
                 click.echo(_styled(line), color=_COLOURED)
-            _show_diff(diff)
         return code
+
+    def diff(self, text: str) -> int:
+        """Print a diff; on a terminal coloured, elsewhere byte for byte, so that git can apply it. Returns 0."""
+        if self.json:
+            return self.result(*text.split("\n"))
+        if not (sys.stdout and sys.stdout.isatty()):
+            click.echo(text.encode(errors="surrogateescape"), nl=False)
+        else:
+            colours = {"+": "green", "-": "red", "@": "cyan"}
+            for line in text.split("\n")[:-1]:
+                click.echo(click.style(_visible(line), fg=colours.get(line[:1])), color=_COLOURED)
+        return 0
 
     def error(self, error: ToolError) -> int:
         """Print `error` to standard error, and with --json to standard output too. Returns its exit code."""
         steps = [self._command(step) for step in error.next_steps]
-        findings = [f"  {line}" for line in error.findings]
-        for line in [f"error: {error.message}", *findings, *(f"next: {step}" for step in steps)]:
-            _say(line)
+        _say(f"error: {error.message}", *(f"  {line}" for line in error.findings), *(f"next: {step}" for step in steps))
         if self.json:
-            body: dict[str, object] = {"error": error.message, "details": error.findings, "next": steps}
             with suppress(OSError):
-                self._document({**body, **error.body}, error.exit_code)
+                body = {"error": error.message, "details": error.findings, "next": steps, **error.body}
+                self._document(body, error.exit_code)
         return error.exit_code
 
     def _command(self, step: str | Next) -> str:
@@ -74,8 +73,10 @@ class Show:
         if isinstance(step, str):
             return step
         verb = step.verb or self.verb
-        given = {name: value for name, value in self.given.items() if name in self.takes[verb]}
-        by_make = BY_MAKE in os.environ
+        takes = [option.name for option in self.verbs[verb].params]
+        given = {name: value for name, value in self.given.items() if name in takes}
+        # Set by the Makefile.
+        by_make = "DSU_PATCHES_BY_MAKE" in os.environ
         words = ["make" if by_make else "python -m tools", verb]
         for name, value in (given | dict(step.options)).items():
             if value:
@@ -85,8 +86,8 @@ class Show:
         return " ".join(words) + (f"  # {step.why}" if step.why else "")
 
     def _document(self, body: Mapping[str, object], code: int) -> None:
-        head = {"schema": JSON_SCHEMA, "verb": self.verb or None, "ok": code == 0, "exit_code": code}
-        click.echo(without_secrets(json.dumps(head | {**body}, indent=2)))
+        head = {"schema": 3, "verb": self.verb or None, "ok": code == 0, "exit_code": code}
+        click.echo(without_secrets(json.dumps({**head, **body}, indent=2)))
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -120,17 +121,8 @@ def _styled(text: str) -> str:
     return _WORDS.sub(lambda found: click.style(found[0], fg=found.lastgroup), _visible(text))
 
 
-def _show_diff(text: str) -> None:
-    if not (sys.stdout and sys.stdout.isatty()):
-        # Unchanged bytes, so that git can apply it.
-        click.echo(text.encode(errors="surrogateescape"), nl=False)
-        return
-    colours = {"+": "green", "-": "red", "@": "cyan"}
-    for line in text.split("\n")[:-1]:
-        click.echo(click.style(_visible(line), fg=colours.get(line[:1])), color=_COLOURED)
-
-
-def _say(text: str) -> None:
+def _say(*lines: str) -> None:
     # A closed standard error must not stop the run.
     with suppress(OSError):
-        click.echo(_styled(text), err=True, color=_COLOURED)
+        for line in lines:
+            click.echo(_styled(line), err=True, color=_COLOURED)

@@ -1,7 +1,4 @@
-"""Gets the pinned files from any source: patches, git, URLs of single files, a package index.
-
-A file is accepted for its SHA-256 alone, wherever it comes from.
-"""
+"""Gets pinned files from any source (patches, git, URLs of single files, a package index), by their SHA-256 alone."""
 
 import re
 import shlex
@@ -9,47 +6,52 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
+import attrs
+
 from tools import git, pieces
 from tools.errors import Next, NoSource, ToolError, UsageError, log
 from tools.files import sha256
-from tools.lock import PATCHES, Lock, Pin, PinnedFile, without_secrets
+from tools.lock import PATCHES, Lock, Pin, PinnedFile, load, without_secrets
 from tools.patch import parse
-from tools.project import Project
 from tools.store import Store
 
 # Seconds to connect to a host, and between two bytes from it.
 _PATIENCE = (3.0, 5.0)
-# Seconds for a whole file, and for pip to get one wheel.
-_FILE, _PIP = 10, 40
-# The most bytes of a file that are read from a host.
-_LARGEST = 4 * 1024 * 1024
-_STORE = "the store"
+# Seconds for a whole file, and for pip to get one wheel; the most bytes of a file.
+_FILE, _PIP, _LARGEST = 10, 40, 4 * 1024 * 1024
 Answers = Iterator[tuple[PinnedFile, bytes | str]]
 
 
-class Source(NamedTuple):
-    """A place that may have pinned files. local: it needs no network.
+@attrs.frozen
+class Project:
+    """root: has upstream.lock and patches/. tree: has models/. upstream: asked first, "" for none."""
 
-    serve: yields each wanted file with bytes, or with the reason why there are none. Raises NoSource to give up.
-    """
+    root: Path
+    store: Store
+    tree: Path
+    upstream: str = ""
+    offline: bool = False
+
+    @cached_property
+    def lock(self) -> Lock:
+        """The lock, read on first use. Raises UsageError as `lock.load` does."""
+        return load(self.root)
+
+
+class Source(NamedTuple):
+    """A place for files. serve: yields them with bytes, or with why there are none; raises NoSource to give up."""
 
     name: str
     local: bool
     serve: Callable[[Sequence[PinnedFile]], Answers]
-
-
-def _from_store(store: Store, wanted: Sequence[PinnedFile]) -> Answers:
-    """Copies of files that were had before."""
-    yield from ((file, data) for file in wanted if (data := store.get(file.upstream)) is not None)
 
 
 def _from_patches(root: Path, wanted: Sequence[PinnedFile]) -> Answers:
@@ -64,18 +66,18 @@ def _from_patches(root: Path, wanted: Sequence[PinnedFile]) -> Answers:
 
 def _from_git(place: str, pin: Pin, wanted: Sequence[PinnedFile]) -> Answers:
     """The pinned commit of a repository or bundle at `place`, a path or URL."""
+    where = git.address(place, offline=False)
     try:
-        where = git.address(place, offline=False)
         git.tip(where, "HEAD")
         with git.Repo.temporary() as repo:
             repo.fetch(where, pin.commit)
             for file in wanted:
                 data = repo.read(pin.commit, file.path)
-                yield file, f"is not in commit {pin.commit[:12]}" if data is None else data
+                yield file, f"commit {pin.commit[:12]} has no {file.path}" if data is None else data
     except ToolError as error:
-        configs = [path for path in (Path(place, ".git/config"), Path(place, "config")) if path.is_file()]
+        configs = [path for path in (Path(where, ".git/config"), Path(where, "config")) if path.is_file()]
         if any("promisor = true" in path.read_text(errors="replace") for path in configs):
-            step = f"git -C {shlex.quote(place)} fetch --refetch --no-filter"
+            step = f"git -C {shlex.quote(where)} fetch --refetch --no-filter"
             raise NoSource(f"is a partial clone, which lacks files; `{step}` gets them") from error
         raise NoSource("; ".join(error.findings) or error.message) from error
 
@@ -83,8 +85,10 @@ def _from_git(place: str, pin: Pin, wanted: Sequence[PinnedFile]) -> Answers:
 def _from_folder(folder: Path, wanted: Sequence[PinnedFile]) -> Answers:
     """A folder with upstream's files, such as an unpacked archive."""
     for file in wanted:
-        path = folder / file.path
-        yield file, path.read_bytes() if path.is_file() else "is not there"
+        try:
+            yield file, (folder / file.path).read_bytes()
+        except OSError as error:
+            yield file, f"{file.path}: {error.strerror}"
 
 
 def _from_urls(template: str, commit: str, wanted: Sequence[PinnedFile]) -> Answers:
@@ -127,10 +131,9 @@ def _from_index(wheels: Mapping[str, str], wanted: Sequence[PinnedFile]) -> Answ
     found = download(wheels)
     for file in wanted:
         try:
-            text = file.pieces
-            yield file, pieces.assemble(text, found.members) if text else "the lock lists no pieces"
-        except ValueError as error:
-            yield file, "; ".join(found.faults) or str(error)
+            yield file, pieces.assemble(file.pieces, found.members)
+        except (ValueError, IndexError) as error:
+            yield file, "; ".join(found.faults) or f"{file.path}: {error}"
 
 
 class Wheels(NamedTuple):
@@ -176,14 +179,12 @@ def _pip(wheel: str, to: Path) -> bytes:
 
 def sources_for(project: Project, lock: Lock) -> list[Source]:
     """The sources, in the order that they are asked in. Raises UsageError as `given` does."""
-    repository, pin = on_github(lock.pin.url), lock.pin
-    templates = [text for text in lock.decisions.raw if repository or "{repository}" not in text]
-    urls = [text.replace("{repository}", repository or "") for text in templates]
+    pin, raw, repository = lock.pin, lock.decisions.raw, on_github(lock.pin.url) or ""
+    urls = [text.replace("{repository}", repository) for text in raw if repository or "{repository}" not in text]
     return [
-        Source(_STORE, True, partial(_from_store, project.store)),
         Source("patches", True, partial(_from_patches, project.root)),
         *([given(project.upstream, lock)] if project.upstream else []),
-        Source(f"git {pin.url}", pin.url.startswith("file://"), partial(_from_git, pin.url, pin)),
+        Source(f"git {pin.url}", git.is_local(pin.url), partial(_from_git, pin.url, pin)),
         *(Source(f"raw {urlsplit(url).netloc}", False, partial(_from_urls, url, pin.commit)) for url in urls),
         *([Source("index", False, partial(_from_index, lock.wheels))] if lock.wheels else []),
     ]
@@ -193,76 +194,68 @@ def given(upstream: str, lock: Lock) -> Source:
     """The source that UPSTREAM= names. Raises UsageError for a path that does not exist or has none of its files."""
     name, path = f"UPSTREAM {without_secrets(upstream)}", git.local(upstream)
     # SSH has host:path; Windows has drives with one letter.
-    if not path and re.match(r"[^/\\:]{2,}:", upstream):
-        return Source(name, upstream.startswith("file://"), partial(_from_git, upstream, lock.pin))
-    if path and (path.is_file() or (path / ".git").exists() or (path / "HEAD").is_file()):
-        return Source(name, True, partial(_from_git, str(path), lock.pin))
+    remote = not path and re.match(r"[^/\\:]{2,}:", upstream)
+    if remote or (path and (path.is_file() or (path / ".git").exists() or (path / "HEAD").is_file())):
+        return Source(name, git.is_local(upstream), partial(_from_git, upstream, lock.pin))
     if path and any((path / folder).is_dir() for folder in lock.decisions.components.values()):
         return Source(name, True, partial(_from_folder, path))
     why = f"{path} is no repository, and has no component" if path else f"{upstream} does not exist"
-    takes = "UPSTREAM= takes a repository, a bundle, a folder with upstream's files, or a URL"
-    raise UsageError(why, next_steps=[takes])
+    raise UsageError(why, next_steps=["UPSTREAM= takes a clone, a bundle, a URL, or a folder with upstream's files"])
 
 
 def on_github(url: str) -> str | None:
     """OWNER/NAME of a repository on GitHub, else None."""
-    host = r"(?:https?://|ssh://git@|git@)github\.com[/:]"
-    found = re.fullmatch(host + r"([\w.-]+/[\w.-]+?)(?:\.git)?/?", without_secrets(url))
-    return found[1] if found else None
+    host, name = r"(?:https?://|ssh://git@|git@)github\.com[/:]", r"([\w.-]+/[\w.-]+?)(?:\.git)?/?"
+    return found[1] if (found := re.fullmatch(host + name, without_secrets(url))) else None
 
 
 class Pinned(NamedTuple):
-    """Pinned files: bytes by path, and their number from each source."""
+    """Pinned files, bytes by path; and where they came from, such as "10 from the store, 4 from index"."""
 
     files: dict[str, bytes]
-    origins: Counter[str]
-
-    @property
-    def summary(self) -> str:
-        """Files per source, such as "10 from the store, 4 from index"."""
-        return ", ".join(f"{count} from {origin}" for origin, count in self.origins.items())
+    summary: str
 
 
-def pinned(project: Project, lock: Lock, files: Iterable[PinnedFile]) -> Pinned:
-    """The bytes of all `files`, from the store and then from each source in turn; wrong bytes are reported.
-
-    Raises NoSource for files that no source has, and UsageError as `given` does.
-    """
-    found, missing, said = Pinned({}, Counter()), [*files], []
+def pinned(project: Project, lock: Lock, files: Collection[PinnedFile]) -> Pinned:
+    """The bytes of `files`, from the store and then each source in turn; wrong ones are reported. Raises NoSource."""
+    stored = {file.path: project.store.get(file.upstream) for file in files}
+    found = {path: data for path, data in stored.items() if data is not None}
+    origins, said = [(len(found), "the store")], []
     for source in sources_for(project, lock):
+        missing = [file for file in files if file.path not in found]
         if missing and project.offline and not source.local:
             said.append(f"{source.name}: not asked, offline")
         elif missing:
-            said += _ask(source, missing, found, project.store)
-            missing = [file for file in missing if file.path not in found.files]
-    if missing:
-        steps = [Next("vendor", "asks the network", {"offline": None})] if project.offline else []
-        raise NoSource(
-            f"{len(missing)} of {len(missing) + len(found.files)} pinned files were not found",
-            [*sorted(f"missing: {it.path}" for it in missing), *said],
-            [*steps, Next("vendor", "uses your own copy of upstream", {"upstream": "PATH"})],
-        )
-    return found
+            had, why = _ask(source, missing, project.store)
+            found |= had
+            origins.append((len(had), source.name))
+            said += why
+    if lacking := sorted(f"missing: {file.path}" for file in files if file.path not in found):
+        steps = [Next("", "asks the network", {"offline": None})] if project.offline else []
+        steps.append(Next("", "uses your own copy of upstream", {"upstream": "PATH"}))
+        raise NoSource(f"{len(lacking)} of {len(files)} pinned files were not found", [*lacking, *said], steps)
+    return Pinned(found, ", ".join(f"{count} from {name}" for count, name in origins if count))
 
 
-def _ask(source: Source, wanted: Sequence[PinnedFile], found: Pinned, store: Store) -> list[str]:
-    """Add to `found` and `store` what `source` has of `wanted`; a line for each reason that files are missing."""
-    if source.name not in (_STORE, "patches"):
+def _ask(source: Source, wanted: Sequence[PinnedFile], store: Store) -> tuple[dict[str, bytes], list[str]]:
+    """What `source` has of `wanted`, by path, also put into `store`; a line for each reason that files are missing."""
+    if not source.local:
         log.info(f"{source.name}: asking for {len(wanted)} files")
-    refusals: dict[str, list[str]] = {}
+    found: dict[str, bytes] = {}
+    reasons = []
     try:
         for file, answer in source.serve(wanted):
             if isinstance(answer, bytes) and sha256(answer) == file.upstream:
                 store.put(answer)
-                found.files[file.path] = answer
-                found.origins[source.name] += 1
+                found[file.path] = answer
                 continue
             if isinstance(answer, bytes):
-                answer = f"wrong bytes ({len(answer)}, SHA-256 {sha256(answer)}), wanted {file.upstream}"
-                log.warning(f"{source.name}: {file.path}: {answer}")
-            refusals.setdefault(answer, []).append(file.path)
+                answer = f"{file.path}: wrong bytes ({len(answer)}, SHA-256 {sha256(answer)}), wanted {file.upstream}"
+                log.warning(f"{source.name}: {answer}")
+            reasons.append(answer)
     except NoSource as error:
-        refusals[str(error)] = []
-    for why, paths in refusals.items():
-        log.info(f"{source.name}: {f'{len(paths)} files: ' if paths else ''}{why}")
-    return [": ".join(filter(None, (source.name, ", ".join(paths), why))) for why, paths in refusals.items()]
+        reasons.append(str(error))
+    lines = [f"{source.name}: {why}" for why in dict.fromkeys(reasons)]
+    for line in lines:
+        log.info(line)
+    return found, lines

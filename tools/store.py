@@ -3,22 +3,18 @@
 import os
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 from tools.errors import log
 from tools.files import sha256, write
-
-ENV = "DSU_PATCHES_STORE"
 
 
 class Store:
     """The store at `root`, by default at DSU_PATCHES_STORE or in the user's cache folder."""
 
     def __init__(self, root: Path | None = None) -> None:
-        if named := root or os.environ.get(ENV):
-            self.root = Path(named).expanduser().absolute()
-        else:
-            from platformdirs import user_cache_path
-
-            self.root = user_cache_path("dsu-patches", appauthor=False)
+        named = root or os.environ.get("DSU_PATCHES_STORE") or user_cache_path("dsu-patches", appauthor=False)
+        self.root = Path(named).expanduser().absolute()
         self._writable = True
 
     def path(self, digest: str) -> Path:
@@ -41,15 +37,15 @@ class Store:
 
     def put(self, data: bytes) -> Path | None:
         """Keep `data`; its path, or None (with one warning) where the store cannot be written."""
-        path = self.path(sha256(data))
+        path = self.path(digest := sha256(data))
         try:
-            if not path.is_file() or path.read_bytes() != data:
+            if self.get(digest) is None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 # Another run may put the same bytes at the same time.
                 write(path, data, self.root / f".{os.getpid()}.new")
+            return path
         except OSError as error:
             if self._writable:
                 log.warning(f"the store at {self.root} cannot be written, so nothing is kept: {error}")
             self._writable = False
             return None
-        return path

@@ -15,21 +15,16 @@ import pytest
 import soundfile
 import yaml
 
-from tests.conftest import ROOT, run_tools
-from tests.frozen.program import SMALL
+from tests.conftest import ROOT, ran, run_tools
+from tests.frozen import program
 from tests.tools.conftest import git
-from tools.lock import decided
+from tools.lock import load
 
 pytestmark = pytest.mark.app
 
 RATE, STEMS = 44100, ["a.wav", "b.wav"]
-STFT = {"stft_n_fft": 1024, "stft_hop_length": 512, "stft_win_length": 1024}
-SCNET = {"sources": ["a", "b"], "dims": [4, 8, 16], "nfft": 512, "hop_size": 256, "win_size": 512, "num_dplayer": 2}
-MODELS: dict[str, dict[str, Any]] = {
-    "bs_roformer": {**SMALL, **STFT, "linear_transformer_depth": 1, "freqs_per_bands": (32,) * 16 + (1,)},
-    "mel_band_roformer": {**SMALL, **STFT, "num_bands": 16},
-    "scnet": SCNET,
-}
+# By the names that the worker has for them.
+MODELS = dict(zip(("bs_roformer", "mel_band_roformer", "scnet"), program.MODELS.values(), strict=True))
 # The length of a chunk: two cover the second of noise, and MelBandRoformer returns whole hops.
 CHUNK = 44 * 512
 # Both compute in float32, whose precision is 1e-7, perhaps with different kernels of torch: the difference may be a
@@ -82,9 +77,9 @@ def answer(line: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def moved(tmp_path_factory: pytest.TempPathFactory) -> Moved:
     top = tmp_path_factory.mktemp("app")
-    app, decisions = top / "app", decided(ROOT)
-    clone = ["git", "clone", "--quiet", "--depth=1", "--config=core.autocrlf=false", decisions.baseline.url, app]
-    subprocess.run(clone, check=True)
+    app, decisions = top / "app", load(ROOT).decisions
+    url = decisions.baseline.url
+    ran("git", "clone", "--quiet", "--depth=1", "--config=core.autocrlf=false", url, app, check=True)
     noise = np.random.default_rng(0).standard_normal((RATE, 2)).astype(np.float32) / 10
     soundfile.write(top / "noise.wav", noise, RATE, subtype="FLOAT")
     for name, arguments in MODELS.items():
@@ -100,8 +95,8 @@ def moved(tmp_path_factory: pytest.TempPathFactory) -> Moved:
         yield {"cmd": "exit"}
 
     def weights(verb: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, Path(__file__).with_name("weights.py"), verb, top]
-        return subprocess.run(command, cwd=app, capture_output=True, text=True, check=verb == "save")
+        script = Path(__file__).with_name("weights.py")
+        return ran(sys.executable, script, verb, top, cwd=app, check=verb == "save")
 
     def tools(verb: str, *options: str) -> list[str]:
         done = run_tools("--store", top / "store", verb, "--dest", app, *options)
@@ -137,7 +132,7 @@ def test_the_workers_standard_output_is_json_and_unchanged(moved: Moved) -> None
 
 
 def test_git_sees_only_our_files_and_manifests_and_nothing_after_clean(moved: Moved) -> None:
-    folders = tuple(decided(ROOT).components.values())
+    folders = tuple(load(ROOT).decisions.components.values())
     records = {f"?? {folder}/PROVENANCE.json" for folder in folders}
     changed = {line for line in moved.moved if not line.startswith("!!")} - records
     assert records <= {*moved.moved}

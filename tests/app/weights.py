@@ -5,7 +5,6 @@ It runs in the app's folder, whose model classes it uses. The app's worker itsel
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -13,18 +12,15 @@ import yaml
 sys.path.insert(0, str(Path.cwd()))
 
 
-def model_class(name: str) -> Any:
+def main(verb: str, folder: str) -> None:
     from models.bs_roformer import BSRoformer, MelBandRoformer
     from models.scnet import SCNet
 
-    return {"bs_roformer": BSRoformer, "mel_band_roformer": MelBandRoformer, "scnet": SCNet}[name]
-
-
-def main(verb: str, folder: str) -> None:
+    classes = {"bs_roformer": BSRoformer, "mel_band_roformer": MelBandRoformer, "scnet": SCNet}
     for config in sorted(Path(folder).glob("*.yaml")):
         torch.manual_seed(0)
         arguments = yaml.load(config.read_text(encoding="utf-8"), yaml.FullLoader)["model"]
-        model, weights = model_class(config.stem)(**arguments), config.with_suffix(".ckpt")
+        model, weights = classes[config.stem](**arguments), config.with_suffix(".ckpt")
         if verb == "save":
             torch.save(model.state_dict(), weights)
         else:

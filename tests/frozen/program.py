@@ -14,7 +14,6 @@ It also runs as a plain script, with the vendored tree on PYTHONPATH, for compar
 import inspect
 import json
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from types import ModuleType
 from typing import Any
@@ -36,7 +35,6 @@ if getattr(sys, "frozen", False):
     without_torch_sources()
 
 import torch  # noqa: E402
-from torch import nn  # noqa: E402
 
 SMALL: dict[str, Any] = {
     "dim": 16,
@@ -50,45 +48,26 @@ SMALL: dict[str, Any] = {
     "flash_attn": True,
     "mask_estimator_depth": 1,
     "mlp_expansion_factor": 1,
+    "stft_n_fft": 1024,
+    "stft_hop_length": 512,
+    "stft_win_length": 1024,
 }
-
-
-def bsroformer() -> nn.Module:
-    from models.bs_roformer import BSRoformer
-
-    return BSRoformer(
-        **SMALL,
-        linear_transformer_depth=1,
-        freqs_per_bands=(32,) * 8 + (1,),
-        stft_n_fft=512,
-        stft_hop_length=256,
-        stft_win_length=512,
-    )
-
-
-def mel_band_roformer() -> nn.Module:
-    from models.bs_roformer import MelBandRoformer
-
-    return MelBandRoformer(**SMALL, num_bands=16, stft_n_fft=1024, stft_hop_length=512, stft_win_length=1024)
-
-
-def scnet() -> nn.Module:
-    from models.scnet import SCNet
-
-    return SCNet(sources=["a", "b"], dims=[4, 8, 16], nfft=512, hop_size=256, win_size=512, num_dplayer=2)
-
-
-MODELS: dict[str, Callable[[], nn.Module]] = {
-    "BSRoformer": bsroformer,
-    "MelBandRoformer": mel_band_roformer,
-    "SCNet": scnet,
+SCNET = {"sources": ["a", "b"], "dims": [4, 8, 16], "nfft": 512, "hop_size": 256, "win_size": 512, "num_dplayer": 2}
+# The arguments of small models.
+MODELS: dict[str, dict[str, Any]] = {
+    "BSRoformer": {**SMALL, "linear_transformer_depth": 1, "freqs_per_bands": (32,) * 16 + (1,)},
+    "MelBandRoformer": {**SMALL, "num_bands": 16},
+    "SCNet": SCNET,
 }
 
 
 def run(name: str) -> dict[str, Any]:
     """Shape, norm and some samples of what model `name` makes of the noise, and what its attention ran on."""
+    from models.bs_roformer import BSRoformer, MelBandRoformer
+    from models.scnet import SCNet
+
     torch.manual_seed(0)
-    model = MODELS[name]().eval()
+    model = {"BSRoformer": BSRoformer, "MelBandRoformer": MelBandRoformer, "SCNet": SCNet}[name](**MODELS[name]).eval()
     noise = torch.randn(1, 2, 44100, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         out = model(noise)

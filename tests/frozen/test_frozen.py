@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,13 +11,14 @@ from zipfile import ZipFile
 
 import pytest
 
+from tests.conftest import ran
+from tests.frozen.program import MODELS
 from tests.models.conftest import Trees, trees
 
 assert trees  # a fixture
 pytestmark = pytest.mark.frozen
 
 HERE = Path(__file__).parent
-MODELS = ("BSRoformer", "MelBandRoformer", "SCNet")
 # Stands in for a SageAttention that, as Triton does, reads the source of its own functions when it is imported.
 SAGE = (
     "import inspect\n\n\ndef sageattn(*_, **__):\n    raise AssertionError('called')\n\n\ninspect.getsource(sageattn)\n"
@@ -44,7 +44,7 @@ class Frozen(NamedTuple):
 def run(command: Sequence[str], cwd: Path, **env: str) -> tuple[Any, str]:
     """What `command` prints, one line, parsed, and its standard error, in an environment with nothing but `env`."""
     env |= {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}
-    done = subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    done = ran(*command, env=env, cwd=cwd)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
     assert done.stdout.count("\n") == 1, done.stdout[:1000]
     return json.loads(done.stdout), done.stderr
@@ -57,8 +57,7 @@ def frozen(trees: Trees, tmp_path_factory: pytest.TempPathFactory) -> Frozen:
     (place / "extra/sageattention").mkdir(parents=True)
     (place / "extra/sageattention/__init__.py").write_text(SAGE, encoding="utf-8")
     env = {**os.environ, "PYTHONPATH": str(place / "extra")}
-    command = [sys.executable, HERE / "build.py", trees.patched, place / "build"]
-    built = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280, check=False)
+    built = ran(sys.executable, HERE / "build.py", trees.patched, place / "build", env=env)
     assert built.returncode == 0, built.stderr
     (place / "build").rename(place / "elsewhere")
     env["PYTHONPATH"] = str(trees.patched)

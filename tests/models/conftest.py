@@ -21,8 +21,7 @@ from tests.conftest import ROOT
 from tools.apply import read_patches, results
 from tools.errors import NoSource
 from tools.lock import load
-from tools.project import Project
-from tools.sources import pinned
+from tools.sources import Project, pinned
 from tools.store import Store
 
 ATTEND = "models/bs_roformer/attend.py"

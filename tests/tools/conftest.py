@@ -15,22 +15,23 @@ from typing import Any
 import attrs
 import pytest
 
-from tests.conftest import ROOT, run_tools
+from tests.conftest import ran, run_tools
 from tests.tools.servers import make_wheel, pip_environment
 from tools.files import sha256
-from tools.lock import Decisions, Lock, Pin, PinnedFile, decided, dump
+from tools.lock import Decisions, Lock, Pin, PinnedFile, dump, load
 
+CORE, NET, EXTRA = "models/alpha/core.py", "models/beta/net.py", "models/alpha/extra.py"
 FILES = {
     "models/alpha/__init__.py": b"from .core import scale\n",
     # No newline at the end, as one of the real files.
-    "models/alpha/core.py": b"FACTOR = 2\n\n\ndef scale(x):\n    print('scaling')\n    return x * FACTOR",
-    "models/alpha/extra.py": b"# nothing to see\n",
+    CORE: b"FACTOR = 2\n\n\ndef scale(x):\n    print('scaling')\n    return x * FACTOR",
+    EXTRA: b"# nothing to see\n",
     "models/beta/__init__.py": b"",
-    "models/beta/net.py": b"import math\n\n\ndef area(r):\n    return 3.14 * r * r\n",
+    NET: b"import math\n\n\ndef area(r):\n    return 3.14 * r * r\n",
 }
 EDITED = {
-    "models/alpha/core.py": b"FACTOR = 2\n\n\ndef scale(x):\n    return x * FACTOR\n",
-    "models/beta/net.py": b"import math\n\n\ndef area(r):\n    return math.pi * r * r\n",
+    CORE: b"FACTOR = 2\n\n\ndef scale(x):\n    return x * FACTOR\n",
+    NET: b"import math\n\n\ndef area(r):\n    return math.pi * r * r\n",
 }
 # Runs a verb, and kills itself at the rename with the number in its first argument.
 KILLED_AT = """
@@ -46,7 +47,7 @@ def counted(function):
     return call
 os.rename, os.replace = counted(os.rename), counted(os.replace)
 from tools.cli import main
-sys.exit(main(sys.argv[1:]))
+sys.exit(main())
 """
 HEADER = "Description: {what}\nOrigin: other\nForwarded: no\nLast-Update: 2026-01-31\n\n"
 
@@ -54,15 +55,10 @@ HEADER = "Description: {what}\nOrigin: other\nForwarded: no\nLast-Update: 2026-0
 def git(*arguments: str | Path, cwd: Path) -> str:
     """Run git in `cwd` with a fixed identity and none of this machine's configuration."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    environment |= {
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_COMMITTER_DATE": "2026-01-02T03:04:05Z",
-    }
+    environment |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    environment["GIT_COMMITTER_DATE"] = "2026-01-02T03:04:05Z"
     identity = ("-c", "user.name=A Tester", "-c", "user.email=tester@example.org", "-c", "init.defaultBranch=main")
-    return subprocess.run(
-        ["git", *identity, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, check=True
-    ).stdout.decode()
+    return ran("git", *identity, *arguments, cwd=cwd, env=environment, text=False, check=True).stdout.decode()
 
 
 def write(root: Path, files: Mapping[str, bytes]) -> None:
@@ -138,6 +134,12 @@ class Project:
         words = ["--root", self.root, "--store", self.store, *arguments]
         return [sys.executable, "-m", "tools", *map(str, words)]
 
+    def copied(self, where: Path) -> "Project":
+        """A copy of this project, with tree and store, below `where`; the upstream repository is shared."""
+        shutil.copytree(self.root, where / "project", symlinks=True)
+        shutil.copytree(self.store, where / "store")
+        return replace(self, root=where / "project", store=where / "store", env={**self.env})
+
     def cloned(self, where: Path) -> "Project":
         """This project, on a clone of its upstream."""
         git("clone", "-q", self.upstream, where, cwd=self.root)
@@ -160,8 +162,7 @@ class Project:
 
     def killed_at(self, renames: int, *arguments: str | Path) -> bool:
         """Run a verb, and kill it at rename number `renames`, from 0 on; whether it came that far."""
-        command = [sys.executable, "-c", KILLED_AT, str(renames), *self.command(*arguments)[3:]]
-        code = subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode
+        code = ran(sys.executable, "-c", KILLED_AT, str(renames), *self.command(*arguments)[3:]).returncode
         assert code in (0, -signal.SIGKILL)
         return code != 0
 
@@ -174,7 +175,7 @@ class Project:
 
     def decide(self, **decisions: Any) -> None:
         """Change pyproject.toml, as a person does: the lock stays as it is."""
-        write_decisions(self.root, attrs.evolve(decided(self.root), **decisions))
+        write_decisions(self.root, attrs.evolve(load(self.root, agreed=False).decisions, **decisions))
 
     def wheels(self, folder: Path, wheels: Mapping[str, Mapping[str, bytes]]) -> None:
         """Make wheels (members by NAME==VERSION) in `folder`, let pip find only them, and lock their pieces."""
@@ -244,10 +245,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture
 def vendored(template: Project, tmp_path: Path) -> Project:
-    """A copy of `template` with tree and store; the upstream repository is shared."""
-    shutil.copytree(template.root, tmp_path / "project", symlinks=True)
-    shutil.copytree(template.store, tmp_path / "store")
-    return Project(tmp_path / "project", template.upstream, template.commit, tmp_path / "store")
+    return template.copied(tmp_path)
 
 
 @pytest.fixture(scope="session", autouse=True)

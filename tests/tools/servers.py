@@ -6,6 +6,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,17 @@ from typing import Any
 Answer = Callable[["_Handler"], None]
 
 
+@dataclass
 class Host:
     """An HTTP host that serves `files` by path. `odd` has other answers for a path, or for "*" (any path).
 
     Odd answers are given in order; the last one stays. `asked` says what came in.
     """
 
-    def __init__(self, files: Mapping[str, bytes]) -> None:
-        self.files = dict(files)
-        self.odd: dict[str, list[Answer]] = {}
-        self.asked: list[str] = []
-        self.port = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    files: Mapping[str, bytes]
+    url: str = ""
+    odd: dict[str, list[Answer]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
 
     def answer(self, path: str) -> Answer:
         self.asked.append(path)
@@ -59,7 +56,7 @@ def serving(files: Mapping[str, bytes]) -> Iterator[Host]:
     host = Host(files)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"host": host}))
     server.block_on_close = False
-    host.port = server.server_address[1]
+    host.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

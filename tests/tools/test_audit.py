@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,13 @@ from typing import Any
 import attrs
 import pytest
 
-from tests.tools.conftest import EDITED, FILES, Project, commit_all, git, make_project, make_upstream, write
+from tests.tools.conftest import CORE, EDITED, EXTRA, FILES, NET, Project, git, make_project, make_upstream, write
 from tools.apply import read_patches
 from tools.docs import DOCUMENTS
 from tools.files import sha256
 from tools.lock import ABSENT, Pin, dump, load
 
-CORE, EXTRA, INIT, NET = (f"models/{name}.py" for name in ("alpha/core", "alpha/extra", "alpha/__init__", "beta/net"))
-EMPTY = "models/beta/__init__.py"
+INIT, EMPTY = "models/alpha/__init__.py", "models/beta/__init__.py"
 # The app's files: it changed one that we patch and one that we do not, and lacks one.
 OTHER_NET = b"import math\n\n\ndef area(r):\n    # rounded\n    return 3.1416 * r * r\n"
 OTHER_INIT = b"from .core import scale\n\n__all__ = ['scale']\n"
@@ -50,10 +50,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture
 def audited(whole: Project, tmp_path: Path) -> Project:
-    """A copy of `whole`; both repositories are shared."""
-    shutil.copytree(whole.root, tmp_path / "project")
-    shutil.copytree(whole.store, tmp_path / "store")
-    return Project(tmp_path / "project", whole.upstream, whole.commit, tmp_path / "store")
+    return whole.copied(tmp_path)
 
 
 @pytest.fixture
@@ -138,8 +135,7 @@ def test_without_the_baselines_repository_the_locks_hashes_give_the_status(alone
 def test_the_baseline_may_be_another_commit_branch_or_tag(alone: Project) -> None:
     app, first = alone.upstream.parent / "app", load(alone.root).baseline.commit
     git("checkout", "-q", "-b", "next", cwd=app)
-    write(app, {NET: b"PI = 3\n"})
-    later = commit_all(app, "later")
+    later = replace(alone, upstream=app).advance({NET: b"PI = 3\n"})
     for name, commit, data in (("v1", first, OTHER_NET), ("next", later, b"PI = 3\n"), (first[:9], first, OTHER_NET)):
         body = alone.json("audit", "--baseline", name)
         assert (body["baseline"], by_path(body)[NET]["sha256"]["baseline"]) == (commit, sha256(data))
@@ -199,7 +195,7 @@ def test_stale_documents_and_unknown_ids_in_prose_are_reported(audited: Project)
     path.write_text(f"{stale}`deadbeefcafe`\n{'ab' * 20}\n{'cd' * 32}\n.../commit/{'ef' * 20}/x\n", encoding="utf-8")
     said = audited.run("audit", "--check", code=1).stderr
     assert said.count("no id in upstream.lock") == 4
-    assert "documents are stale; stale: README.md" in said
+    assert "README.md: its computed parts are stale" in said
 
 
 def test_a_second_run_asks_nobody_and_what_could_not_be_checked_is_a_line_each_and_exit_5(alone: Project) -> None:

@@ -11,17 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, run_tools
-from tests.tools.conftest import Project, git, snapshot
+from tests.conftest import ROOT, ran, run_tools
+from tests.tools.conftest import CORE, Project, git, snapshot
 from tools.cli import cli
-
-MAKE = shutil.which("make")
-needs_make = pytest.mark.skipif(MAKE is None or os.name == "nt", reason="needs make")
 
 
 @pytest.fixture
 def workshop(vendored: Project) -> Project:
     """A project with a Makefile that uses the Python of the tests."""
+    if os.name == "nt" or not shutil.which("make"):
+        pytest.skip("needs make")
     shutil.copy(ROOT / "Makefile", vendored.root)
     for name in ("tools", "requirements"):
         (vendored.root / name).symlink_to(ROOT / name)
@@ -34,54 +33,51 @@ def workshop(vendored: Project) -> Project:
 
 
 def make(project: Project, *words: str, cwd: Path | None = None, code: int = 0) -> "subprocess.CompletedProcess[str]":
-    command = [str(MAKE), *(["-C", str(project.root)] if cwd else []), *words]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    done = subprocess.run(
-        command, cwd=cwd or project.root, env=environment, capture_output=True, text=True, check=False
-    )
+    folder = ["-C", project.root] if cwd else []
+    done = ran("make", *folder, *words, cwd=cwd or project.root, env=environment)
     assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
     return done
 
 
-@needs_make
-def test_make_passes_values_unchanged(workshop: Project, tmp_path: Path) -> None:
+def test_make_passes_values_unchanged_and_next_steps_repeat_them(workshop: Project, tmp_path: Path) -> None:
     for name in ("with blank", "$(shell touch x)", "it's", '"quoted"', "a;b", "$HOME", "`x`", "ünï"):
         make(workshop, "vendor", f"DEST={tmp_path / name}", "COMPONENTS=alpha beta")
-        assert (tmp_path / name / "models/beta/net.py").exists()
+        (tmp_path / name / CORE).unlink()
+        said = make(workshop, "verify", f"DEST={tmp_path / name}", code=2).stderr
+        assert f"next: make vendor DEST={shlex.quote(str(tmp_path / name))}  # makes the tree again" in said
     assert not (workshop.root / "x").exists()
 
 
-@needs_make
 def test_a_switch_may_be_off(workshop: Project) -> None:
-    (workshop.tree / "models/alpha/core.py").write_bytes(b"edit")
+    (workshop.tree / CORE).write_bytes(b"edit")
     for value in ("", "0", "no", "false", "off", "FALSE"):
         said = make(workshop, "clean", f"FORCE={value}", code=2).stderr
         assert "next: make clean FORCE=1  # removes them too" in said
     make(workshop, "clean", "FORCE=1")
 
 
-@needs_make
 @pytest.mark.parametrize(("value", "option"), [("it's a.html", r"--HTML='it'\''s a.html'"), ("no", ""), ("", "")])
 def test_html_is_a_path_or_off(workshop: Project, value: str, option: str) -> None:
     assert make(workshop, "-n", "audit", f"HTML={value}").stdout.split("audit")[1].strip() == option
 
 
-@needs_make
 def test_torch_may_come_from_another_index(workshop: Project) -> None:
     said = make(workshop, "-n", "test", "TORCH_INDEX=https://example.org/it's").stdout
     assert said.count("--extra-index-url 'https://example.org/it'\\''s'") == 2
 
 
-@needs_make
 def test_an_unknown_variable_is_an_error_that_names_the_nearest(workshop: Project) -> None:
     before = snapshot(workshop.root)
-    for wrong, right in (("DST", "DEST"), ("force", "FORCE")):
-        said = make(workshop, "vendor", f"{wrong}=1", code=2).stderr
-        assert f"unknown variable {wrong}=; the nearest is {right}=" in said
+    # Also one that another verb takes.
+    for verb, wrong, right in (("vendor", "DST", "DEST"), ("vendor", "force", "FORCE"), ("clean", "DEST_", "DEST")):
+        said = make(workshop, verb, f"{wrong}=1", code=2).stderr
+        assert f"unknown variable {wrong}= for make {verb}; the nearest is {right}=" in said
+    for verb, wrong in (("clean", "DRY_RUN"), ("verify", "EXTRAS")):
+        assert f"unknown variable {wrong}= for make {verb}" in make(workshop, verb, f"{wrong}=1", code=2).stderr
     assert snapshot(workshop.root) == before
 
 
-@needs_make
 def test_make_prints_json_alone_and_keeps_the_order_of_targets(workshop: Project, tmp_path: Path) -> None:
     assert json.loads(make(workshop, "status", "JSON=1").stdout)["ok"]
     # Without -s, make prints that it enters a folder.
@@ -91,16 +87,6 @@ def test_make_prints_json_alone_and_keeps_the_order_of_targets(workshop: Project
     assert done.stdout.index("2 patched") < done.stdout.index("as locked")
 
 
-@needs_make
-def test_next_steps_repeat_the_users_options(workshop: Project, tmp_path: Path) -> None:
-    place = tmp_path / "an app"
-    make(workshop, "vendor", f"DEST={place}")
-    (place / "models/alpha/core.py").unlink()
-    said = make(workshop, "verify", f"DEST={place}", code=2).stderr
-    assert f"next: make vendor DEST='{place}'  # makes the tree again" in said
-
-
-@needs_make
 def test_an_environment_without_its_python_is_made_again(workshop: Project) -> None:
     (workshop.root / ".venv/tools/bin/python").unlink()
     (workshop.root / ".venv/tools/bin/python").symlink_to("/nowhere/python")
@@ -108,11 +94,10 @@ def test_an_environment_without_its_python_is_made_again(workshop: Project) -> N
     assert not (workshop.root / ".venv/tools/ready").exists()
 
 
-@needs_make
 def test_help_lists_verbs_variables_and_development_apart(workshop: Project) -> None:
     shown = make(workshop, "help").stdout
     verbs, variables, rest = re.split(r"\nvariables:\n|\ndevelopment:\n", shown)
-    assert {*re.findall(r"^make (\S+)", verbs, re.MULTILINE)} == cli.commands.keys() - {"lint"}
+    assert {*re.findall(r"^make (\S+)", verbs, re.MULTILINE)} == cli.commands.keys()
     assert ("DEST=" in variables, "make stress" in rest, make(workshop).stdout == shown) == (True, True, True)
     # And each takes what the verb does.
     taken = re.findall(r"^takes-(\S+) :=([A-Z_ ]*)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
@@ -121,11 +106,10 @@ def test_help_lists_verbs_variables_and_development_apart(workshop: Project) -> 
         assert sorted(options) == sorted([*names.split(), "JSON"]), verb
 
 
-@needs_make
 def test_distclean_stops_for_edits_and_for_a_rebase(workshop: Project) -> None:
-    (workshop.tree / "models/alpha/core.py").write_bytes(b"edit")
+    (workshop.tree / CORE).write_bytes(b"edit")
     assert "holds edits" in make(workshop, "distclean", code=2).stderr
-    assert (workshop.tree / "models/alpha/core.py").read_bytes() == b"edit"
+    assert (workshop.tree / CORE).read_bytes() == b"edit"
     make(workshop, "vendor")
     (workshop.root / "build/rebase").mkdir(parents=True)
     assert "a rebase is under way" in make(workshop, "distclean", code=2).stderr
@@ -151,19 +135,15 @@ def test_a_folder_that_cannot_be_written_is_named(vendored: Project, tmp_path: P
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_reported(vendored: Project) -> None:
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            vendored.command("status"), cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
-    assert done.returncode == 2
-    assert "No space left" in done.stderr
-    assert "Traceback" not in done.stderr
+        done = ran(*vendored.command("status"), capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, "No space left" in done.stderr, "Traceback" in done.stderr) == (2, True, False)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a pipe")
 def test_a_closed_pipe_is_no_error(vendored: Project) -> None:
     command = f"{shlex.join(vendored.command('diff'))} | true"
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
+    done = ran("bash", "-o", "pipefail", "-c", command)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a terminal")
@@ -171,7 +151,7 @@ def test_a_closed_pipe_is_no_error(vendored: Project) -> None:
 def test_a_terminal_gets_colours_unless_no_color_and_no_control_characters(vendored: Project, plain: bool) -> None:
     import pty
 
-    (vendored.tree / "models/alpha/core.py").write_bytes(b"\x1b]0;title\n")
+    (vendored.tree / CORE).write_bytes(b"\x1b]0;title\n")
     leader, follower = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", **({"NO_COLOR": "1"} if plain else {})}
     subprocess.run(vendored.command("diff"), cwd=ROOT, env=environment, stdout=follower, check=True)
@@ -184,7 +164,7 @@ def test_a_terminal_gets_colours_unless_no_color_and_no_control_characters(vendo
 
 
 def test_a_missing_package_is_reported_with_the_way_to_install_it() -> None:
-    done = subprocess.run([sys.executable, "-S", "-m", "tools"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = ran(sys.executable, "-S", "-m", "tools")
     assert "is not installed here\nnext: make vendor" in done.stderr
     assert done.returncode == 2
 

@@ -5,13 +5,12 @@ import re
 import pytest
 
 from tests.conftest import ROOT
-from tests.tools.conftest import EDITED, FILES, Project
+from tests.tools.conftest import CORE, EDITED, EXTRA, FILES, Project
 from tools.cli import cli
 from tools.docs import DOCUMENTS
 from tools.errors import EXIT_CODES
 from tools.files import sha256
 
-CORE, NET, EXTRA = "models/alpha/core.py", "models/beta/net.py", "models/alpha/extra.py"
 PARTS = ("exit-codes", "pins", "files", "patches")
 DOCUMENT = "# Title\n\n" + "\n".join(f"<!-- computed: {name} -->\n<!-- end -->\n\nProse.\n" for name in PARTS)
 

@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.conftest import ROOT
-from tests.tools.conftest import EDITED, Project
-
-NET = "models/beta/net.py"
+from tests.tools.conftest import EDITED, NET, Project
 
 
 def keys(value: Any, at: str = "") -> Iterator[str]:

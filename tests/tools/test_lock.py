@@ -48,7 +48,6 @@ def test_all_faults_of_a_lock_are_reported_with_their_places(project: Project) -
 @pytest.mark.parametrize(
     ("name", "old", "new", "said", "then"),
     [
-        (NAME, r'patched = "\w{64}', 'patched = "' + "0" * 64, "changed by hand", "git checkout upstream.lock"),
         (NAME, "digest", "digest = \n", "malformed", "git checkout"),
         (DECISIONS, 'branch = "main"', 'branch = "other"', "upstream.branch: pyproject.toml says other", "rebase"),
         (DECISIONS, "models/beta", "models/gamma", "components: ", "lock"),
@@ -56,6 +55,20 @@ def test_all_faults_of_a_lock_are_reported_with_their_places(project: Project) -
         (DECISIONS, r"wheels = \[\]", 'wheels = ["--pre"]', "should be NAME==VERSION", "edit pyproject"),
         (DECISIONS, "file://", "https://token@", "holds a password @ pyproject.toml.upstream.url", "edit pyproject"),
         (DECISIONS, "components", "component", "required field missing", "edit pyproject"),
+        (
+            DECISIONS,
+            r"extras\]",
+            'extras]\nround = ["nett.patch"]',
+            "extras.round: no patch is called nett.patch",
+            "edit [tool.vendor.extras]",
+        ),
+        (
+            DECISIONS,
+            r"extras\]",
+            'extras]\nnone = ["net.patch"]',
+            "none: named twice, or not allowed",
+            "edit [tool.vendor.extras]",
+        ),
     ],
 )
 def test_a_lock_that_does_not_match_is_refused(
@@ -96,15 +109,7 @@ def test_an_extra_is_applied_where_it_was_asked_for_and_stays_until_it_is_not(ve
     assert b"3.14" in (vendored.tree / "models/beta/net.py").read_bytes()
     vendored.run("verify")
     assert "choose from: round" in vendored.run("vendor", "--extras", "square", code=2).stderr
-
-
-@pytest.mark.parametrize(
-    ("extras", "said"),
-    [
-        ({"round": ["nett.patch"]}, "round: nett.patch"),
-    ],
-)
-def test_an_extra_that_nobody_could_use_is_refused(vendored: Project, extras: dict[str, list[str]], said: str) -> None:
-    vendored.decide(extras=extras)
-    for verb in ("vendor", "lint"):
-        assert said in vendored.run(verb, code=2).stderr
+    # A tree keeps its extra, also when it has another name now.
+    vendored.run("vendor", "--extras", "round")
+    vendored.decide(extras={"oval": ["net.patch"]})
+    assert "no extra is called round\nnext: choose from: oval" in vendored.run("vendor", code=2).stderr

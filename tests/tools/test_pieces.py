@@ -1,12 +1,12 @@
 """Tests the pieces of wheels: finding them, building files from them, and reading wheels."""
 
-import io
-import zipfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.tools.servers import make_wheel
 from tools.pieces import assemble, find, python_members
 
 calmly = settings(deadline=None, max_examples=200)
@@ -55,20 +55,10 @@ def test_members_with_unusable_names_are_not_used(name: str) -> None:
     assert find(b"ab", {name: b"ab", "x:w.py": b"cab"}) == "x:w.py | 0:1+2"
 
 
-# Wheels.
-
-
-def wheel(members: dict[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return stream.getvalue()
-
-
-def test_the_python_files_of_a_wheel_are_read_with_lf() -> None:
-    data = wheel({"pkg/a.py": b"a\r\nb\rc\n", "pkg/data.bin": b"\r\n", "b.py": b""})
-    assert python_members(data, "tiny") == {"tiny:pkg/a.py": b"a\nb\rc\n", "tiny:b.py": b""}
+def test_the_python_files_of_a_wheel_are_read_with_lf(tmp_path: Path) -> None:
+    make_wheel(tmp_path, "tiny", "1", {"pkg/a.py": b"a\r\nb\rc\n", "pkg/data.bin": b"\r\n", "b.py": b""})
+    [wheel] = tmp_path.iterdir()
+    assert python_members(wheel.read_bytes(), "tiny") == {"tiny:pkg/a.py": b"a\nb\rc\n", "tiny:b.py": b""}
 
 
 @calmly

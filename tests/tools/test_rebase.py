@@ -8,11 +8,11 @@ from pathlib import Path
 import attrs
 import pytest
 
-from tests.tools.conftest import EDITED, FILES, Project, dateless, git, make_project, snapshot, write
+from tests.tools.conftest import CORE, EDITED, EXTRA, FILES, NET, Project, dateless, git, make_project, snapshot, write
 from tests.tools.test_refresh import FAULTY
 from tools.lock import ABSENT, Pin, dump, load
 
-CORE, NET, EXTRA, NEW = "models/alpha/core.py", "models/beta/net.py", "models/alpha/extra.py", "models/alpha/new.py"
+NEW = "models/alpha/new.py"
 MERGES = b"# Shapes.\n" + FILES[NET]
 CONFLICTS = FILES[NET].replace(b"3.14 * r * r", b"3.1416 * r * r")
 RESOLVED = EDITED[NET] + b"\n\nEXACT = True\n"
@@ -280,9 +280,11 @@ def test_a_moved_folder_needs_a_change_in_pyproject(project: Project) -> None:
 
 
 def test_a_second_rebase_is_refused_until_the_first_is_aborted(stopped: Project) -> None:
-    before = snapshot(stopped.root)
-    assert "a rebase is under way" in stopped.run("rebase", "--to", "main", code=2).stderr
-    assert snapshot(stopped.root) == before
+    for to, net in (("main", CONFLICTS), ("HEAD~1", RESOLVED)):
+        merge(stopped).write_bytes(net + b"<<<<<<< \n" * (to == "main"))
+        before = stopped.state()
+        assert "a rebase is under way" in stopped.run("rebase", "--to", to, code=2).stderr
+        assert stopped.state() == before
     stopped.run("rebase-abort")
     for verb, said in (("rebase-abort", "nothing to abort"), ("rebase-continue", "no rebase is under way")):
         assert said in stopped.run(verb, code=2).stderr
@@ -300,6 +302,43 @@ def test_edits_made_during_a_rebase_are_not_overwritten(name: str, stopped: Proj
     assert name in stopped.run("rebase-continue", code=None).stderr
     assert stopped.state() == before
     stopped.run("rebase-abort")
+
+
+def test_what_was_chosen_once_is_remembered_and_shown(project: Project) -> None:
+    project.advance({NET: CONFLICTS, NEW: b"x = 1\n"})
+    project.run("rebase", "--to", "main", "--drop", "core.patch", "--add", "new.py", code=3)
+    merge(project).write_bytes(RESOLVED)
+    said = project.run("rebase-status").stdout
+    assert re.search(r"core.patch +dropped", said)
+    assert re.search(r"new.py +taken up", said)
+    project.run("rebase-continue")
+    assert (in_order(project)[CORE], NEW in in_order(project)) == (FILES[CORE], True)
+
+
+def test_a_resolved_rebase_that_is_tried_out_writes_nothing(stopped: Project) -> None:
+    merge(stopped).write_bytes(RESOLVED)
+    before = stopped.state()
+    assert "would write: patches/net.patch" in stopped.run("rebase", "--to", "main", "--dry-run").stdout
+    assert stopped.state() == before
+    stopped.run("rebase-continue")
+
+
+def test_an_edit_of_a_file_without_a_patch_is_not_lost(stopped: Project) -> None:
+    merge(stopped).write_bytes(RESOLVED)
+    merge(stopped, EXTRA).write_bytes(b"x = 2\n")
+    assert f"{EXTRA}: was edited, and has no patch" in stopped.run("rebase-continue", code=3).stderr
+
+
+def test_decisions_that_do_not_touch_a_rebase_may_change_meanwhile(stopped: Project) -> None:
+    merge(stopped).write_bytes(RESOLVED)
+    stopped.decide(raw=["https://example.org/{path}"])
+    stopped.run("rebase-continue")
+
+
+def test_a_folder_that_is_no_rebase_leads_to_abort(project: Project) -> None:
+    merge(project, ".").mkdir(parents=True)
+    assert "tools rebase-abort" in project.run("rebase-status", code=2).stderr
+    project.run("rebase-abort")
 
 
 @pytest.mark.parametrize("net", [MERGES, CONFLICTS, None])
@@ -337,8 +376,7 @@ def test_a_run_killed_at_any_rename_is_finished_by_the_same_verb(verb: str, proj
     before, after = project.state(), {}
     renames, killed = 0, True
     while killed:
-        shutil.copytree(project.root, root := tmp_path / str(renames))
-        run = Project(root, project.upstream, "", project.store)
+        run = project.copied(tmp_path / str(renames))
         killed = run.killed_at(renames, *verb.split())
         lock = run.lock.read_bytes()
         run.run(*verb.split())

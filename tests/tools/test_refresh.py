@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.conftest import EDITED, FILES, Project, make_project, snapshot, write
+from tests.tools.conftest import CORE, EDITED, EXTRA, FILES, NET, Project, make_project, snapshot, write
 from tools.patch import parse
 
-CORE, NET, EXTRA = "models/alpha/core.py", "models/beta/net.py", "models/alpha/extra.py"
 BETTER = b"import math\n\n\ndef area(r):\n    return math.pi * r**2\n"
 OURS = FILES[EXTRA] + b"OURS = 1\n"
 
@@ -213,6 +212,20 @@ def test_a_deleted_patch_file_or_an_edit_that_undoes_it_leads_to_the_way_to_drop
     assert any(step.startswith("git checkout patches") for step in found), found
     vendored.run("refresh", "--drop", "net.patch")
     assert remade(vendored, NET) == FILES[NET]
+
+
+@pytest.mark.parametrize("verb", ["refresh", "rebase --to main"])
+def test_a_patch_of_an_extra_is_dropped_only_once_no_extra_names_it(verb: str, tmp_path: Path) -> None:
+    project = make_project(tmp_path, extras={"fast": ["net.patch"]})
+    project.advance({EXTRA: b"x = 1\n"})
+    project.run("vendor")
+    before = project.state()
+    said = project.run(*verb.split(), "--drop", "net.patch", code=2).stderr
+    assert "extras.fast: no patch is called net.patch\nnext: edit [tool.vendor.extras]" in said
+    assert project.state() == before
+    project.decide(extras={})
+    project.run(*(verb.split() if verb == "refresh" else ["rebase-continue"]), "--drop", "net.patch")
+    project.run("lint")
 
 
 # Where, and with what.

@@ -8,12 +8,9 @@ from typing import Any
 import attrs
 import pytest
 
-from tests.tools.conftest import FILES, Project, make_project, make_upstream, write
+from tests.tools.conftest import CORE, EXTRA, FILES, NET, Project, make_patch, make_project, make_upstream, write
 from tests.tools.servers import make_wheel, pip_environment
-from tools.files import sha256
 from tools.lock import Pin, dump, load
-
-CORE, NET, EXTRA = "models/alpha/core.py", "models/beta/net.py", "models/alpha/extra.py"
 
 
 def entry(project: Project, path: str) -> Any:
@@ -29,19 +26,6 @@ def packaged(tmp_path: Path) -> Project:
     project.decide(wheels=["mini==1.0"])
     project.env |= pip_environment(tmp_path / "wheels")
     return project
-
-
-# The lock is what the real things give.
-
-
-def test_the_lock_has_the_baselines_hashes(project: Project, tmp_path: Path) -> None:
-    same, other, lacking = CORE, EXTRA, NET
-    commit = make_upstream(tmp_path / "app", {same: FILES[same], other: b"x = 1\n"})
-    url = (tmp_path / "app").as_uri()
-    project.decide(baseline=Pin(url, "main", commit))
-    project.run("lock")
-    hashes = [entry(project, path).baseline for path in (same, other, lacking)]
-    assert hashes == [sha256(FILES[same]), sha256(b"x = 1\n"), "absent"]
 
 
 def test_a_new_component_is_locked_as_a_whole(tmp_path: Path) -> None:
@@ -62,12 +46,31 @@ def test_all_patches_that_do_not_fit_are_named_at_once(project: Project) -> None
     core, net = (project.root / f"patches/{name}.patch" for name in ("core", "net"))
     lock, good = project.lock.read_bytes(), net.read_text("utf-8")
     net.write_text(good.replace("beta/net.py", "beta/not.py"), encoding="utf-8")
-    assert "models/beta/not.py is no pinned file" in project.run("lock", code=2).stderr
+    assert "net.patch: models/beta/not.py" in project.run("lock", code=2).stderr
     for path, text in ((core, core.read_text("utf-8")), (net, good)):
         path.write_text(re.sub("(?m)^-(?!--)", "-not ", text), encoding="utf-8")
     said = project.run("lock", code=3).stderr
     assert ("core.patch" in said, "net.patch" in said) == (True, True)
     assert project.lock.read_bytes() == lock
+
+
+def test_a_lock_that_no_verb_could_read_is_not_written(project: Project) -> None:
+    lock = project.lock.read_bytes()
+    project.decide(extras={"fast": ["nett.patch"]})
+    assert "extras.fast: no patch is called nett.patch" in project.run("lock", code=2).stderr
+    project.decide(extras={})
+    write(project.root, {"patches/my extra.patch": make_patch(project.upstream, EXTRA, b"x = 1\n", "Ours.")})
+    assert "should be a file name that ends in .patch, is 'my extra.patch'" in project.run("lock", code=2).stderr
+    assert project.lock.read_bytes() == lock
+
+
+def test_a_component_leaves_the_lock_with_its_patch(project: Project) -> None:
+    project.decide(components={"alpha": "models/alpha"})
+    said = project.run("lock", code=2).stderr
+    assert f"  net.patch: {NET}\nnext: rm patches/net.patch  # or" in said
+    (project.root / "patches/net.patch").unlink()
+    project.run("lock")
+    project.run("vendor")
 
 
 # No false provenance.

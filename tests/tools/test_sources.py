@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.tools import servers
-from tests.tools.conftest import EDITED, FILES, Project, git, make_project, snapshot, write
+from tests.tools.conftest import CORE, EDITED, FILES, Project, git, make_project, snapshot, write
 from tools.files import sha256
 from tools.sources import on_github
 
-CORE = "models/alpha/core.py"
 TEMPLATE = "/{commit}/{path}"
 
 

@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.tools.conftest import EDITED, FILES, Project, git, snapshot, write
+from tests.conftest import ROOT, ran
+from tests.tools.conftest import CORE, EDITED, FILES, Project, git, snapshot, write
 from tools.files import held, sha256
 
-CORE = "models/alpha/core.py"
 RESULT = {**FILES, **EDITED}
 
 
@@ -180,6 +179,17 @@ def test_an_edit_is_kept_in_the_store_before_it_is_replaced_or_removed(vendored:
     assert not vendored.tree.exists()
 
 
+def test_a_file_that_was_put_back_by_hand_is_left(vendored: Project, tmp_path: Path) -> None:
+    place = app(tmp_path)
+    before = {path: data for path, (data, _) in snapshot(place).items()}
+    vendored.run("vendor", "--dest", place, "--force")
+    shutil.rmtree(vendored.store / "sha256")
+    for path, data in before.items():
+        (place / path).write_bytes(data)
+    vendored.run("clean", "--dest", place)
+    assert {path: data for path, (data, _) in snapshot(place).items()} == before
+
+
 def test_dest_is_the_folder_around_models_and_a_home_is_understood(vendored: Project, tmp_path: Path) -> None:
     vendored.env["HOME"] = str(tmp_path)
     assert str(tmp_path / "app") in vendored.run("vendor", "--dest", "~/app").stdout
@@ -212,18 +222,16 @@ def test_killed_at_any_rename_a_component_is_old_new_or_absent(vendored: Project
     new = {path.rpartition("/")[2]: data for path, data in RESULT.items() if "alpha" in path}
     renames, killed = 0, True
     while killed:
-        shutil.copytree(vendored.tree, tree := tmp_path / str(renames) / "tree")
-        shutil.copytree(vendored.store, store := tmp_path / str(renames) / "store")
-        run, verb = Project(vendored.root, vendored.upstream, "", store), ["vendor", "--dest", tree, "--force"]
-        killed = run.killed_at(renames, *verb)
-        if (tree / "models/alpha").exists():
-            here = {path.name: path.read_bytes() for path in (tree / "models/alpha").glob("*.py")}
+        run = vendored.copied(tmp_path / str(renames))
+        killed = run.killed_at(renames, "vendor", "--force")
+        if (run.tree / "models/alpha").exists():
+            here = {path.name: path.read_bytes() for path in (run.tree / "models/alpha").glob("*.py")}
             assert here in (old, {**new, "helper.py": b"h = 1\n"})
-        run.run(*verb)
-        run.run("verify", "--dest", tree)
-        assert holds(tree, {**RESULT, **others})
-        assert not list(tree.rglob(".alpha*"))
-        assert (store / "sha256" / sha256(b"edited\n")[:2] / sha256(b"edited\n")[2:]).exists()
+        run.run("vendor", "--force")
+        run.run("verify")
+        assert holds(run.tree, {**RESULT, **others})
+        assert not list(run.tree.rglob(".alpha*"))
+        assert (run.store / "sha256" / sha256(b"edited\n")[:2] / sha256(b"edited\n")[2:]).exists()
         renames += 1
     assert renames > 3
 
@@ -287,8 +295,7 @@ def test_diff_shows_and_exports_what_git_takes(vendored: Project, tmp_path: Path
 
 def script(*arguments: str | Path, code: int = 0) -> str:
     """The output of `tools/apply.py` as a script."""
-    command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT.parent)
+    done = ran(sys.executable, *arguments, cwd=ROOT.parent)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr
@@ -302,7 +309,7 @@ def test_apply_makes_a_new_folder_and_replaces_nothing(vendored: Project, tmp_pa
     assert holds(tmp_path / "out")
     vendored.run("verify", "--dest", tmp_path / "out")
     said = script(*apply, tmp_path / "source", code=1)
-    assert f"holds other files, so nothing was written; {CORE}" in said
+    assert f"holds other files, so nothing was written\n  {CORE}\n" in said
     assert holds(tmp_path / "source", FILES)
     write(tmp_path / "source", {CORE: b"other"})
     assert "is not what the lock says" in script(*apply, tmp_path / "x", code=4)

@@ -14,11 +14,10 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.tools.conftest import EDITED, FILES, Project
+from tests.tools.conftest import EDITED, FILES, NET, Project
 from tools.cli import cli
 
 SCRIPT = ROOT / ".github" / "outdated_issue.py"
-NET = "models/beta/net.py"
 
 
 def test_every_job_has_a_time_limit_and_every_command_exists() -> None:
