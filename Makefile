@@ -89,9 +89,9 @@ requirements: $(VENV)/check/ready ## pin what requirements/ names (UPGRADE=1 or 
 advisories: $(VENV)/check/ready ## ask PyPI for known holes in packages
 	@$(VENV)/check/bin/pip-audit --strict --disable-pip --no-deps $(addprefix -r ,$(wildcard requirements/[!m]*.txt))
 
-distclean: $(if $(wildcard vendor),clean) ## remove tree and environments; edits and a rebase stop it
+distclean: $(if $(wildcard vendor),$(VENV)/tools/ready) ## remove tree and environments; edits and a rebase stop it
 	@test ! -e build/rebase || { echo "error: a rebase is under way"; echo "next: make rebase-abort"; exit 2; } >&2
-	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@(test ! -e vendor || $(TOOLS) clean) && rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # Two packages ask for a newer torch than their code needs, so pip takes no dependencies of theirs. torch before 2.3 was built for NumPy 1.
 $(VENV)/torch-%/ready: requirements/models.txt requirements/suite.txt

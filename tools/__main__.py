@@ -13,7 +13,7 @@ if __name__ == "__main__":
         code = 130
     except ModuleNotFoundError as missing:
         print(f"error: Python package {missing.name!r} is not installed here", file=sys.stderr)
-        print("next: make vendor  # installs it", file=sys.stderr)
+        print("next: make vendor, or pip install -r requirements/tools.txt", file=sys.stderr)
         code = 2
     # A normal exit would flush to a closed pipe, and another Ctrl-C could interrupt it.
     os._exit(code)

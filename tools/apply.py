@@ -14,7 +14,9 @@ if __name__ == "__main__":
     # Python puts the script's folder first on the path, where `git.py` would hide a package.
     sys.path[0] = str(ROOT)
     if lacking := [name for name in ("attrs", "cattrs") if not find_spec(name)]:
-        sys.exit(f"error: Python package {lacking[0]!r} is not installed here\nnext: make vendor  # installs it")
+        sys.exit(
+            f"error: {lacking[0]!r} is not installed here\nnext: make vendor, or pip install -r requirements/tools.txt"
+        )
 
 from tools.errors import Drift, HashMismatch, Next, ToolError, UsageError, each
 from tools.files import digest, sha256, write

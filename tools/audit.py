@@ -147,7 +147,7 @@ def _unknown_ids(root: Path) -> Iterator[str]:
     """A line for each id in the documents that the lock does not have."""
     known = (root / NAME).read_text(encoding="utf-8")
     for name in (name for name in docs.DOCUMENTS if (root / name).exists()):
-        for number, line in enumerate((root / name).read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate((root / name).read_text("utf-8", "surrogateescape").splitlines(), 1):
             # Whole ids anywhere, shortened ones between backticks.
             ids = re.findall(r"(?<=`)[0-9a-f]{7,64}(?=`)|\b(?:[0-9a-f]{64}|[0-9a-f]{40})\b", line)
             unknown = (said for said in ids if not re.search(rf"\b{said}", known))

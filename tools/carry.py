@@ -119,7 +119,7 @@ def prepare(project: Project, repo: Repo, lock: Lock, commit: str, choice: Choic
     places = _places(repo, old, files)
     before, after = {}, {}
     for path, base in old.items():
-        place, ours = places[path] if places[path] in files else path, patched[path]
+        place, ours = (places[path] if places[path] in files else path), patched[path]
         if base.endswith(b"\n") == ours.endswith(b"\n"):
             # A newline that upstream adds at the end must not conflict with a patch of the last line.
             end = b"\n" if files.get(place, base).endswith(b"\n") else b""

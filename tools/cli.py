@@ -12,9 +12,9 @@ from click import Option
 
 from tools import audit, rebase, refresh, relock, sources, vendor, verify
 from tools.carry import Choice, Rebase
-from tools.errors import EXIT_CODES, Drift, Next, ToolError, UsageError
+from tools.errors import EXIT_CODES, Drift, Next, ToolError, UsageError, log
 from tools.files import held
-from tools.lock import NAME, REBASE, meant
+from tools.lock import DECISIONS, NAME, REBASE, meant
 from tools.relock import Plan
 from tools.show import Show, aligned, listen
 from tools.sources import Project
@@ -26,6 +26,7 @@ Names = tuple[str, ...]
 
 # The Makefile passes options in capitals, as in --ALLOW_LOSS.
 @click.group(
+    no_args_is_help=False,
     epilog="Exit codes: " + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items()) + ".",
     context_settings={"token_normalize_func": lambda name: name.lower().replace("_", "-")},
 )
@@ -39,7 +40,7 @@ def cli(context: click.Context, root: Path, store: Path | None) -> None:
     """
     listen()
     root = root.expanduser().resolve()
-    context.obj = (Project(root, Store(store and store.expanduser().absolute()), root / "vendor"), context.obj)
+    context.obj = (Project(root, Store(store), root / "vendor"), context.obj)
 
 
 JSON = Option(["--json"], is_flag=True, expose_value=False, help="Report as JSON.")
@@ -93,7 +94,9 @@ DEST = Option(["--dest"], help="The tree, a folder with models/ in it; by defaul
 COMPONENTS = names("--components", "Only these components.")
 EXTRAS = names("--extras", "Also the patches of these extras; by default those in the tree. none: no extra.")
 OFFLINE = Option(["--offline"], is_flag=True, help="Ask no network.")
-UPSTREAM = Option(["--upstream"], help="Ask this first: a clone, a URL, a bundle, or a folder with upstream's files.")
+UPSTREAM = Option(
+    ["--upstream"], help="Ask this first: a clone, a URL or a bundle; for the pinned files also a folder."
+)
 FORCE = Option(["--force"], is_flag=True, help="vendor: replace others' files; clean: remove edits. Copies are kept.")
 
 
@@ -104,9 +107,11 @@ def _vendor(project: Project, show: Show, components: Names, extras: Names, forc
     With --dest, put them into another project: files there with our names are replaced, all else stays.
     """
     parts, tree = project.lock.select(components), project.tree
-    if not extras:
-        extras = tuple(name for name, there in verify.extras_in(tree, project.lock).items() if there)
-    extras = () if extras == ("none",) else tuple(meant("extra", extras, project.lock.decisions.extras))
+    known, there = project.lock.decisions.extras, verify.extras_in(tree, project.lock)
+    for name in (name for name, places in there.items() if places and not extras and name not in known):
+        log.warning(f"the extra {name}, which is in the tree, is not in {DECISIONS} any more")
+    extras = extras or tuple(name for name in known if there[name])
+    extras = () if extras == ("none",) else tuple(meant("extra", extras, known))
     origins = vendor.vendor(project, parts, extras, force=force)
     patched = [file.is_patched(extras) for part in parts for file in part.files]
     total = f"{len(patched)} files, {sum(patched)} patched, in {tree}"
@@ -158,7 +163,7 @@ def _diff(project: Project, show: Show, context: int, file: Names, export: Path 
 def _status(project: Project, show: Show) -> int:
     """Show pin, tree, patches, extras and a rebase in five lines."""
     found = verify.status(project)
-    # A patch of an extra has a word of its own only where something is wrong with it.
+    # Patches of extras are listed only when they have a fault.
     extra = {file.patch for file in project.lock.patched if file.extra}
     patches = [f"{name} {text}" for name, text in found["patches"].items() if name not in extra or text[0] != "+"]
     pin = f"{found['pin'][:12]} of {found['date'][:10]}, {found['stored']} of {found['total']} files in the store"
@@ -174,10 +179,7 @@ def _status(project: Project, show: Show) -> int:
 
 @verb(DEST, FORCE)
 def _clean(project: Project, show: Show, force: bool) -> int:
-    """Take it back: remove our files, and put back those that they replaced.
-
-    All else stays, the store too.
-    """
+    """Take it back: remove our files, and put back those that they replaced. All else stays, the store too."""
     removed, restored = vendor.clean(project, force=force)
     lines = [f"put back: {path}" for path in restored]
     return show.result(*lines, f"{len(removed)} files removed from {project.tree}")
@@ -225,24 +227,19 @@ def _audit(project: Project, show: Show, baseline: str, baseline_from: str, html
     writes=True,
 )
 def _refresh(project: Project, show: Show, adopt: Names, drop: Names, description: str | None) -> int:
-    """Turn edits in a vendored tree into patches, or drop patches.
-
-    Lock and documents are updated.
-    """
+    """Turn edits in a vendored tree into patches, or drop patches. Lock and documents follow."""
     paths = meant("pinned file", adopt, [file.path for file in project.lock.files])
     changed, to_describe = refresh.refresh(project, paths, description, drop)
     written = [f"{'written' if (project.root / path).exists() else 'removed'}: {path}" for path in changed]
-    lines = [f"write the Description in {path}, then run: make lock" for path in to_describe]
-    steps = [Next("vendor", "removes the dropped patch from the tree")] if drop else []
+    lines = [f"write the Description in {path}" for path in to_describe]
+    steps = [Next("lock", "once it is written")] if lines else []
+    steps += [Next("vendor", "removes the dropped patch from the tree")] if drop else []
     return show.result(*(written or ["no edits"]), *lines, steps=steps)
 
 
 @verb(UPSTREAM, writes=True)
 def _lock(project: Project, show: Show) -> int:
-    """Compute upstream.lock, and the documents' tables.
-
-    It depends on pyproject.toml, upstream, the baseline, the wheels and the patches.
-    """
+    """Compute upstream.lock, and the documents' tables. It needs pyproject.toml, upstream, the wheels, the patches."""
     lines = [f"written: {path}" for path in relock.relock(project)]
     return show.result(*(lines or [f"{NAME} and the documents are up to date"]))
 
@@ -318,7 +315,7 @@ def _rebased(show: Show, found: Rebase, plan: Plan, *, dry_run: bool = False) ->
     return show.result(*lines, steps=[] if dry_run else [Next("vendor")])
 
 
-@verb()
+@verb(writes=True)
 def _rebase_status(project: Project, show: Show) -> int:
     """Show the rebase that is under way, and what it waits for."""
     if not (found := rebase.resume(project.root, Choice())):
@@ -334,7 +331,7 @@ def _rebase_status(project: Project, show: Show) -> int:
 def _rebase_abort(project: Project, show: Show) -> int:
     """Forget the rebase that is under way. Patches and lock stay as they are."""
     rebase.abort(project.root)
-    return show.result("the rebase is forgotten; patches and lock are as before")
+    return show.result("the rebase is forgotten; patches and lock stay as they are")
 
 
 def main() -> int:

@@ -84,11 +84,12 @@ def each(items: Iterable[_T], work: Callable[[_T], _R]) -> list[_R]:
         try:
             done.append(work(item))
         except ToolError as error:
-            if failed:
-                failed.findings = [*failed.findings, error.message, *(f"  {line}" for line in error.findings)]
-                more = [step for step in error.next_steps if step not in failed.next_steps]
-                failed.next_steps = [*failed.next_steps, *more]
-            failed = failed or error
+            if not failed:
+                failed = error
+                continue
+            failed.findings = [*failed.findings, error.message, *(f"  {line}" for line in error.findings)]
+            more = [step for step in error.next_steps if step not in failed.next_steps]
+            failed.next_steps = [*failed.next_steps, *more]
     if failed:
         raise failed
     return done

@@ -13,8 +13,7 @@ from typing import NamedTuple
 from tools.errors import Next, NoSource, ToolError, UsageError, log
 from tools.lock import is_path, without_secrets
 
-# Seconds until a host lists its refs, and until a fetch is done.
-_ANSWER, _FETCH = 8, 120
+_ANSWER, _FETCH = 8, 120  # seconds until a host lists its refs, and until a fetch is done
 _NAMES = ("user.name=dsu-patches", "user.email=dsu-patches", "core.quotePath=false")
 _SETTINGS = (*_NAMES, f"core.attributesFile={os.devnull}", f"core.hooksPath={os.devnull}")
 # git's variables for reaching remotes. Others, as in a git hook, may name another repository.
@@ -68,7 +67,7 @@ class Repo:
         return None
 
     def fetch(self, url: str, commit: str, *, depth: int | None = 1) -> None:
-        """Fetch `commit`; `depth` None: its whole history. Raises NoSource, late for a dead host: get a `tip` first."""
+        """Fetch `commit`; `depth` None: whole history. Raises NoSource, late for a dead host; ask for a `tip` first."""
         command = ("fetch", "--quiet", "--no-tags", "--update-shallow", "--no-recurse-submodules")
         try:
             _remote(self.folder, _FETCH, [*command, *([f"--depth={depth}"] if depth else [])], url, commit)
@@ -81,7 +80,7 @@ class Repo:
             raise _refused(url, f"it has no commit {commit}")
 
     def find(self, url: str, name: str, branch: str) -> str:
-        """Fetch a branch, tag, id, or short id in `branch`; its commit id. Raises NoSource, UsageError for no such."""
+        """Fetch a branch, tag, id, or short id in `branch`; its commit id. Raises NoSource, and UsageError for none."""
         commit = tip(url, name) or name.lower()
         if re.fullmatch("[0-9a-f]{40}", commit):
             self.fetch(url, commit)
@@ -131,7 +130,7 @@ class Repo:
         _, mark, hunks = text.decode(errors="surrogateescape").partition("\n@@ ")
         if not context:
             # Hunk headers quote a line of the file.
-            hunks = re.sub(r"^((?:@@ )?-[0-9,]+ \+[0-9,]+ @@).*$", r"\1", hunks, flags=re.MULTILINE)
+            hunks = re.sub(r"((?:\A|^@@ )-[0-9,]+ \+[0-9,]+ @@).*$", r"\1", hunks, flags=re.MULTILINE)
         head = f"diff --git a/{path} b/{path}\nindex {'..'.join(blobs)} 100644\n--- a/{path}\n+++ b/{path}"
         return head + mark + hunks
 

@@ -148,7 +148,8 @@ def meant(what: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
 
 def without_secrets(text: str) -> str:
     """`text` without user names and passwords in http and ftp URLs."""
-    return re.sub(r"(?i)\b(https?|ftp)://[^/\s]*@", r"\1://", text)
+    # Not past a line's end, which JSON writes with a backslash.
+    return re.sub(r"(?i)\b(https?|ftp)://[^/\s\\\"]*@", r"\1://", text)
 
 
 def is_path(text: str) -> bool:

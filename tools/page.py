@@ -22,10 +22,8 @@ from tools.patch import lines_of
 from tools.sources import Project, on_github
 
 TITLE = "<title>Audit of the vendored models</title>"
-# Two lines that share this much of their words are shown as one changed line.
-ALIKE = 0.6
-# Pairs of words, or of lines, beyond which it is not worth the time to compare them.
-LONG = 10_000
+ALIKE = 0.6  # two lines that share this much of their words are shown as one changed line
+LONG = 10_000  # pairs of words, or of lines, beyond which it is not worth the time to compare them
 # A line has a number (None: no line on this side) and words: HTML element, class, text.
 Words = Sequence[tuple[str, str, str]]
 Line = tuple[int | None, Words]

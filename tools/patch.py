@@ -20,7 +20,7 @@ _START = re.compile(
     r"--- a/(?P=path)\n\+\+\+ b/(?P=path)\n"
 )
 _SIDES = r"((?:-.*\n(?:\\.*\n)?)*)((?:\+.*\n(?:\\.*\n)?)*)"
-_HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+\d+(?:,(\d+))? @@\n" + _SIDES)
+_HUNK = re.compile(r"@@ -(\d{1,9})(?:,(\d{1,9}))? \+\d+(?:,(\d{1,9}))? @@\n" + _SIDES)
 _NO_END = "\n\\ No newline at end of file\n"
 _MARKERS = (b"<<<<<<<", b"|||||||", b">>>>>>>")
 
@@ -48,7 +48,7 @@ class Patch:
 
     @property
     def described(self) -> bool:
-        """Whether it has a Description."""
+        """Whether its Description is written."""
         return not self.header["Description"].startswith(TO_WRITE)
 
     @property

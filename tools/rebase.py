@@ -12,7 +12,7 @@ from typing import Any
 
 from tools.carry import NEW, Choice, Rebase, prepare, survey
 from tools.errors import HashMismatch, Next, NoSource, Undecided, UsageError, log
-from tools.files import sha256
+from tools.files import blob_id, sha256
 from tools.git import Repo, address, commit, tip
 from tools.lock import DECISIONS, NAME, PATCHES, REBASE, Lock, dump, load
 from tools.patch import compose, parse
@@ -113,8 +113,8 @@ def ways(left: Sequence[tuple[str, str]], choice: Choice) -> Sequence[str | Next
     drop = " ".join([*choice.drop, *(name for _, name in left if name)])
     edit = [f"edit in {REBASE}, where git status shows conflicts and git mergetool works"] if left else []
     go_on = Next("rebase-continue", options={"drop": drop or None})
-    loss = [Next("rebase-continue", "goes on without those lines", {**go_on.options, "allow_loss": True})] * lost
-    return [*edit, go_on, *loss, Next("rebase-abort", "forgets it all")]
+    loss = Next("rebase-continue", "goes on without those lines", {**go_on.options, "allow_loss": True})
+    return [*edit, go_on, *([loss] if lost else []), Next("rebase-abort", "forgets it all")]
 
 
 def _set_up(project: Project, repo: Repo, to: str, choice: Choice) -> Rebase:
@@ -168,8 +168,12 @@ def _finish(project: Project, found: Rebase, *, dry_run: bool = False) -> tuple[
         stays = not dropped and (file.outcome, file.merge) == ("same", "clean")
         new = old if stays else b""
         if not (stays or dropped):
-            header = parse(path.name, old).header | {"Last-Update": date.today().isoformat()}
+            was = parse(path.name, old)
+            header = was.header | {"Last-Update": date.today().isoformat()}
             new = compose(header, found.repo.diff(file.path or "", file.new, file.result))
+            # As written on an earlier day.
+            same = (was.target, was.base, was.result) == (file.path, blob_id(file.new), blob_id(file.result))
+            new = old if same else new
         # A killed run may have written or removed it already.
         if sha256(old) != file.file.patch_sha256 and (stays or new != old):
             edited.append(f"{file.name} is not the file that the lock names")

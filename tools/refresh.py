@@ -21,7 +21,7 @@ Names = Sequence[str]
 def refresh(project: Project, adopt: Names, description: str | None, drop: Names) -> tuple[Plan, list[str]]:
     """Turn edits in a tree into patches, and drop patches; what changed, and patches without a Description.
 
-    adopt: paths that get a first patch, with `description`. drop: names of patches, in force until `vendor` runs.
+    adopt: paths that get a first patch, with `description`. drop: patches; the tree keeps them until `vendor` runs.
     Raises Drift or UsageError, before it writes, for an edit that no patch can take.
     """
     root, lock, tree = project.root, project.lock, project.tree
@@ -108,7 +108,7 @@ def _patch(
     if (old.target, old.base, old.result) == (file.path, blob_id(base[file.path]), blob_id(result)):
         return there
     if sha256(there) != file.patch_sha256:
-        ours = Next("lock", "uses the patch file; make vendor then keeps a copy of the tree's edits")
+        ours = Next("lock", "uses the patch file; vendor then keeps a copy of the tree's edits")
         back = f"{'git checkout' if file.patch else 'rm'} {PATCHES}/{name}  # to use the tree's edits"
         raise Drift(f"{PATCHES}/{name} is not as locked, and is not overwritten", (), [ours, back])
     return compose({**old.header, "Last-Update": header["Last-Update"]}, texts[file.path])

@@ -31,9 +31,9 @@ def relock(project: Project) -> Plan:
 def update(project: Project, old: Lock, pin: Pin, files: Files, patches: Files, *, dry_run: bool = False) -> Plan:
     """Write `patches` (by file name), documents, and last the lock for `pin` and its `files` (by path); what changed.
 
-    Patches that only `old` names are removed; it gives what has not changed. Call it while the project is locked; after
-    a kill the same verb goes on. Raises, before it writes, NoSource for an unknown baseline or wheel, and UsageError,
-    Undecided or HashMismatch for faulty patches, documents or decisions.
+    Patches that only `old` names are removed; what has not changed is copied from it. Call it while the project is
+    locked; after a kill the same verb goes on. Raises, before it writes, NoSource for an unknown baseline or wheel, and
+    UsageError, Undecided or HashMismatch for faulty patches, documents or decisions.
     """
     found = each(patches.items(), lambda item: parse(*item))
     parsed = {patch.target: patch for patch in reversed(found)}
@@ -73,7 +73,7 @@ def update(project: Project, old: Lock, pin: Pin, files: Files, patches: Files, 
 
 
 def lint(project: Project) -> list[str]:
-    """Check lock, patches and documents, offline; the files that no patch was tried on. Raises Drift, UsageError."""
+    """Check lock, patches and documents, offline; the files that no patch was tried on. Raises as they do, Drift."""
     root, lock = project.root, project.lock
     if strays := {path.name for path in (root / PATCHES).glob("*.patch")} - {file.patch for file in lock.patched}:
         raise Drift("patch files that the lock does not name", sorted(strays), [Next("lock", "adds them")])
@@ -122,7 +122,7 @@ def _baseline(project: Project, old: Lock, paths: Collection[str]) -> tuple[Pin,
     wanted = old.decisions.baseline
     known = {file.path: file.baseline for file in old.files}
     if (old.baseline.url, old.baseline.commit) == (wanted.url, wanted.commit) and known.keys() >= {*paths}:
-        return old.baseline, known
+        return attrs.evolve(old.baseline, branch=wanted.branch), known
     folders = old.decisions.components.values()
     found = git.commit(wanted.url, wanted.commit, wanted.branch, folders, offline=project.offline)
     hashes = {path: sha256(found.files[path]) if path in found.files else ABSENT for path in paths}
@@ -135,7 +135,7 @@ def _pieces(project: Project, old: Lock, files: Files) -> tuple[Mapping[str, str
     before = {(file.path, file.upstream): file.pieces for file in old.files}
     texts = {path: before.get((path, sha256(data)), "") for path, data in sorted(files.items())}
     if not wheels or (wheels == old.wheels and all(texts.values())):
-        return wheels, texts if wheels else {}
+        return wheels, (texts if wheels else {})
     if not project.offline:
         log.info(f"index: reading {', '.join(wheels)}, and looking for pieces of {len(texts)} files")
     found = sources.Wheels({}, {}, ["index not asked"]) if project.offline else sources.download(wheels)

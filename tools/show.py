@@ -75,8 +75,7 @@ class Show:
         verb = step.verb or self.verb
         takes = [option.name for option in self.verbs[verb].params]
         given = {name: value for name, value in self.given.items() if name in takes}
-        # Set by the Makefile.
-        by_make = "DSU_PATCHES_BY_MAKE" in os.environ
+        by_make = "DSU_PATCHES_BY_MAKE" in os.environ  # set by the Makefile
         words = ["make" if by_make else "python -m tools", verb]
         for name, value in (given | dict(step.options)).items():
             if value:

@@ -23,21 +23,20 @@ from tools.lock import PATCHES, Lock, Pin, PinnedFile, load, without_secrets
 from tools.patch import parse
 from tools.store import Store
 
-# Seconds to connect to a host, and between two bytes from it.
-_PATIENCE = (3.0, 5.0)
-# Seconds for a whole file, and for pip to get one wheel; the most bytes of a file.
-_FILE, _PIP, _LARGEST = 10, 40, 4 * 1024 * 1024
+_PATIENCE = (3.0, 5.0)  # seconds to connect to a host, and between two bytes from it
+_FILE, _PIP = 10, 40  # seconds for a whole file, and for pip to get one wheel
+_LARGEST = 4 * 1024 * 1024  # bytes of a file
 Answers = Iterator[tuple[PinnedFile, bytes | str]]
 
 
 @attrs.frozen
 class Project:
-    """root: has upstream.lock and patches/. tree: has models/. upstream: asked first, "" for none."""
+    """root: has upstream.lock and patches/. tree: has models/. upstream: asked first."""
 
     root: Path
     store: Store
     tree: Path
-    upstream: str = ""
+    upstream: str | None = None
     offline: bool = False
 
     @cached_property
@@ -56,7 +55,7 @@ class Source(NamedTuple):
 
 def _from_patches(root: Path, wanted: Sequence[PinnedFile]) -> Answers:
     """Patches that remove every line of their file, and so contain it."""
-    for file in wanted:
+    for file in (file for file in wanted if file.patch):
         # A faulty patch is reported where it is applied.
         with suppress(OSError, ToolError):
             patch = parse(file.patch, (root / PATCHES / file.patch).read_bytes())
@@ -251,11 +250,10 @@ def _ask(source: Source, wanted: Sequence[PinnedFile], store: Store) -> tuple[di
                 continue
             if isinstance(answer, bytes):
                 answer = f"{file.path}: wrong bytes ({len(answer)}, SHA-256 {sha256(answer)}), wanted {file.upstream}"
-                log.warning(f"{source.name}: {answer}")
             reasons.append(answer)
     except NoSource as error:
         reasons.append(str(error))
     lines = [f"{source.name}: {why}" for why in dict.fromkeys(reasons)]
     for line in lines:
-        log.info(line)
+        (log.warning if "wrong bytes" in line else log.info)(line)
     return found, lines

@@ -153,6 +153,6 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest(results, extras, carried, replaced, commit, data)
     except FileNotFoundError:
         return Manifest()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         step = "move it away, or choose another folder with DEST="
         raise Drift(f"{path} is not a manifest that this tool wrote", next_steps=[step]) from error

@@ -76,7 +76,7 @@ def test_a_wrong_base_and_a_wrong_result_are_refused() -> None:
         splice(parse("x.patch", GOOD.replace("-3,0", "-1,0").encode()), BASE)
 
 
-lines = st.lists(st.sampled_from(["a", "b", "c", "", "\r", "\x0c", "@@ -1 +1 @@", "- x", "é"]), max_size=12)
+lines = st.lists(st.sampled_from(["a", "b", "c", "", "\r", "\x0c", "@@ -1 +1 @@", "1 +2 @@ x", "é"]), max_size=12)
 texts = st.builds(lambda found, end: "\n".join(found) + end, lines, st.sampled_from(["", "\n"])).map(str.encode)
 
 

@@ -335,6 +335,19 @@ def test_decisions_that_do_not_touch_a_rebase_may_change_meanwhile(stopped: Proj
     stopped.run("rebase-continue")
 
 
+def test_a_patch_that_a_killed_run_wrote_on_an_earlier_day_stays(stopped: Project) -> None:
+    merge(stopped).write_bytes(RESOLVED)
+    whole = stopped.lock.read_bytes()
+    shutil.copytree(merge(stopped, "."), kept := stopped.root / "kept")
+    stopped.run("rebase-continue")
+    written = stopped.root / "patches/net.patch"
+    written.write_bytes(re.sub(b"(?m)^Last-Update: .*", b"Last-Update: 2026-02-28", written.read_bytes()))
+    stopped.lock.write_bytes(whole)
+    kept.rename(merge(stopped, "."))
+    assert "patches/net.patch" not in stopped.run("rebase-continue").stdout.partition("written:")[2]
+    in_order(stopped)
+
+
 def test_a_folder_that_is_no_rebase_leads_to_abort(project: Project) -> None:
     merge(project, ".").mkdir(parents=True)
     assert "tools rebase-abort" in project.run("rebase-status", code=2).stderr

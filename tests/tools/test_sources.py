@@ -205,6 +205,12 @@ def test_no_url_runs_a_program(project: Project, tmp_path: Path, address: str) -
     assert not ran.exists()
 
 
+def test_json_hides_passwords_and_nothing_else(vendored: Project) -> None:
+    (vendored.tree / CORE).write_bytes(b"# see https://example.org\n@cached\ndef scale(x): ...\n")
+    diffs = [file["diffs"]["upstream_vendored"] for file in vendored.json("audit")["files"] if file["path"] == CORE]
+    assert "+# see https://example.org\n+@cached\n" in diffs[0]
+
+
 def test_a_damaged_file_in_the_store_is_replaced(vendored: Project) -> None:
     entry = vendored.store / "sha256" / sha256(FILES[CORE])[:2] / sha256(FILES[CORE])[2:]
     entry.write_bytes(b"rotten")
