@@ -31,9 +31,8 @@ def read_bytes(root: Path, file: PinnedFile) -> bytes:
     if not (root / name).exists():
         raise UsageError(f"{name} is missing", (), [back, Next("refresh", "drops the patch", {"drop": file.patch})])
     data = (root / name).read_bytes()
-    step = Next("lock", "if you changed it, or run a refresh that was killed again")
-    if (root / REBASE).exists():
-        step = Next("rebase-continue", "if a rebase was killed")
+    step = Next("lock", "if you changed it; if a refresh was killed, run it again")
+    step = Next("rebase-continue", "ends a killed rebase") if (root / REBASE).exists() else step
     _admit(f"{name} is not the file the lock names", data, file.patch_sha256, [step, back])
     return data
 

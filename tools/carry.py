@@ -28,7 +28,7 @@ OUTCOMES = {
     "conflict": "conflicts",
     "already upstream": "already upstream",
 }
-_OLD, NEW, _PATCHED = "refs/upstream/old", "refs/upstream/new", "patched"
+_OLD, _NEW, _PATCHED = "refs/upstream/old", "refs/upstream/new", "patched"
 
 
 @attrs.frozen
@@ -101,21 +101,24 @@ class Rebase:
                     yield f"{file.name}: {text}", ""
             elif file.result != file.new:
                 yield f"{file.name}: was edited, and has no patch; undo it, and edit the tree later", ""
+        for path in (path for path in self.others if (self.repo.folder / path).is_file()):
+            if (self.repo.folder / path).read_bytes() != self.others[path]:
+                yield f"{path}: was edited, and has no patch; undo it, and edit the tree later", ""
         for folder in self.lock.decisions.components.values():
             if folder not in {path.rpartition("/")[0] for path in self.files}:
-                yield f"{folder}: none of its files is left; ADD= adds others", ""
+                yield f"{folder}: no file of it is left; ADD= others, or abort and edit pyproject.toml", ""
 
 
 def prepare(project: Project, repo: Repo, lock: Lock, commit: str, choice: Choice) -> Rebase:
     """Set up `repo`, which has upstream's `commit`, and merge the patches; returns and raises as `survey`."""
     old = pinned(project, lock, lock.files).files
     patched = results(lock.files, old, read_patches(project.root, lock.files), [*lock.decisions.extras])
-    repo.run("update-ref", NEW, commit)
+    repo.run("update-ref", _NEW, commit)
     repo.run("update-ref", _OLD, repo.commit(old, "the pinned files"))
     # For the git commands of a person, too.
     for key, value in (("merge.renames", "false"), ("merge.conflictStyle", "diff3"), ("core.autocrlf", "false")):
         repo.run("config", key, value)
-    files = repo.files(NEW, lock.decisions.components.values())
+    files = repo.files(_NEW, lock.decisions.components.values())
     places = _places(repo, old, files)
     before, after = {}, {}
     for path, base in old.items():
@@ -136,7 +139,7 @@ def prepare(project: Project, repo: Repo, lock: Lock, commit: str, choice: Choic
 
 def survey(repo: Repo, lock: Lock, choice: Choice) -> Rebase:
     """The rebase in `repo`, with the whole names in `choice`. Raises UsageError for a name that fits none."""
-    commit = repo.run("rev-parse", NEW).decode().strip()
+    commit = repo.run("rev-parse", _NEW).decode().strip()
     new = repo.files(commit, lock.decisions.components.values())
     places = _places(repo, [file.path for file in lock.files], new)
     unmerged = os.fsdecode(repo.run("diff", "--name-only", "--diff-filter=U", "-z")).split("\0")
@@ -153,7 +156,7 @@ def survey(repo: Repo, lock: Lock, choice: Choice) -> Rebase:
 def _places(repo: Repo, paths: Iterable[str], new: Collection[str]) -> dict[str, str]:
     """Where each of `paths` is at the new commit, "" for nowhere; not always among the components' files, `new`."""
     options = ("-r", "-z", "-l0", "--find-renames", "--diff-filter=R", "--name-status")
-    words = os.fsdecode(repo.run("diff-tree", *options, _OLD, NEW, "--", "*.py")).split("\0")
+    words = os.fsdecode(repo.run("diff-tree", *options, _OLD, _NEW, "--", "*.py")).split("\0")
     renames = dict(zip(words[1::3], words[2::3], strict=False))
     return {path: path if path in new else renames.get(path, "") for path in paths}
 

@@ -10,13 +10,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tools.carry import NEW, Choice, Rebase, prepare, survey
+from tools.carry import Choice, Rebase, prepare, survey
 from tools.errors import HashMismatch, Next, NoSource, Undecided, UsageError, log
 from tools.files import blob_id, sha256
 from tools.git import Repo, address, commit, tip
 from tools.lock import DECISIONS, NAME, PATCHES, REBASE, Lock, dump, load
 from tools.patch import compose, parse
-from tools.relock import Plan, update
+from tools.relock import Plan, planned, write_all
 from tools.sources import Project
 
 
@@ -99,7 +99,7 @@ def resume(root: Path, choice: Choice) -> Rebase | None:
         repo, lock = Repo(root / REBASE), load(root, agreed=False)
         if repo.ask("config", "dsu.began") == f"{_origin(lock)}\n".encode():
             return survey(repo, lock, choice)
-        if repo.ask("rev-parse", NEW) != f"{lock.pin.commit}\n".encode():
+        if repo.ask("config", "dsu.writes") != f"{sha256(dump(lock))}\n".encode():
             why = f"{NAME}, or upstream and components in {DECISIONS}, are not as when the rebase in {REBASE} began"
             raise UsageError(why, (), ["put them back as they were", Next("rebase-abort", "forgets the rebase")])
         # A run was killed after it had written everything.
@@ -184,7 +184,9 @@ def _finish(project: Project, found: Rebase, *, dry_run: bool = False) -> tuple[
     if edited:
         step = f"keep a copy of your edits, then git checkout {PATCHES}"
         raise HashMismatch("patches were edited since the rebase began, and are not overwritten", edited, [step])
-    plan = update(project, found.lock, found.pin, found.files, patches, dry_run=dry_run)
+    plan = planned(project, found.lock, found.pin, found.files, patches)
     if not dry_run:
+        found.repo.run("config", "dsu.writes", sha256(plan.get(NAME) or b""))
+        write_all(project.root, plan)
         abort(project.root)
     return found, plan

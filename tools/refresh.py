@@ -10,7 +10,7 @@ from tools.errors import Drift, Next, UsageError, each, log
 from tools.files import blob_id, digest, sha256, write
 from tools.lock import PATCHES, REBASE, PinnedFile, load, meant
 from tools.patch import compose, new_header, parse
-from tools.relock import Files, Plan, refuse_faults, update
+from tools.relock import Files, Plan, planned, refuse_faults, write_all
 from tools.sources import Project, pinned
 from tools.tree import MANIFEST, Manifest, python_files, read_manifest, render_manifest, reserved
 from tools.verify import differences, vendored
@@ -40,10 +40,12 @@ def refresh(project: Project, adopt: Names, description: str | None, drop: Names
         names = _names(project, {file: file.path in texts for file in files}, records, adopt, drop)
         refuse_faults(base, {file.path: (tree / file.path).read_bytes() for file in names})
         made = dict(each(names.items(), lambda it: (it[1], _patch(project, *it, base, texts, description))))
+        each((it for it in dropped if (root / PATCHES / it.patch).exists()), lambda it: read_bytes(root, it))
         kept = [file for file in lock.patched if file not in dropped and file.patch not in made]
         patches = dict(each(kept, lambda file: (file.patch, read_bytes(root, file)))) | made
         # Offline: pieces are for `lock` to look for.
-        changed = update(attrs.evolve(project, offline=True), lock, lock.pin, base, patches)
+        plan = planned(attrs.evolve(project, offline=True), lock, lock.pin, base, patches)
+        changed = write_all(root, plan)
         lock = load(root, agreed=False)
         for part in (part for part in lock.components if part.path in records):
             old = records[part.path]

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import attrs
 
@@ -25,17 +26,17 @@ def relock(project: Project) -> Plan:
     if gone := [file.patch for file in listed if file.patch not in patches]:
         steps = (f"git checkout {PATCHES}  # restores them", Next("refresh", "drops them", {"drop": " ".join(gone)}))
         raise UsageError("patches that the lock names are missing", gone, steps)
-    return update(project, old, *_at_pin(project, old), patches)
+    return write_all(root, planned(project, old, *_at_pin(project, old), patches))
 
 
-def update(project: Project, old: Lock, pin: Pin, files: Files, patches: Files, *, dry_run: bool = False) -> Plan:
-    """Write `patches` (by file name), documents, and last the lock for `pin` and its `files` (by path); what changed.
+def planned(project: Project, old: Lock, pin: Pin, files: Files, patches: Files) -> Plan:
+    """What to write: `patches` (by file name), documents, and last the lock for `pin` and its `files` (by path).
 
-    Patches that only `old` names are removed; what has not changed is copied from it. Call it while the project is
-    locked; after a kill the same verb goes on. Raises, before it writes, NoSource for an unknown baseline or wheel, and
-    UsageError, Undecided or HashMismatch for faulty patches, documents or decisions.
+    Patches that only `old` names are removed; what has not changed is copied from it. Raises NoSource for an unknown
+    baseline or wheel, and UsageError, Undecided or HashMismatch for faulty patches, documents or decisions.
     """
-    found = each(patches.items(), lambda item: parse(*item))
+    known = {file.patch for file in old.patched}
+    found = sorted(each(patches.items(), lambda item: parse(*item)), key=lambda patch: patch.name not in known)
     parsed = {patch.target: patch for patch in reversed(found)}
     if strays := [patch for patch in found if patch.target not in files or parsed[patch.target] != patch]:
         text = f"each file in {PATCHES}/ must be the only patch of a pinned file"
@@ -57,12 +58,16 @@ def update(project: Project, old: Lock, pin: Pin, files: Files, patches: Files, 
     lock = Lock(old.decisions, pin, baseline, tuple(entries), wheels)
     # A lock that no verb could read is not written.
     read(tomllib.loads(dump(lock).decode()), lock.decisions)
-    root, names = project.root, [*patches, *(file.patch for file in old.patched)]
-    plan: dict[str, bytes | None] = {f"{PATCHES}/{name}": patches.get(name) for name in names}
+    root = project.root
+    plan: dict[str, bytes | None] = {f"{PATCHES}/{name}": patches.get(name) for name in (*patches, *sorted(known))}
     plan |= {**docs.stale(root, lock, parsed), NAME: dump(lock)}
     there = {path: (root / path).read_bytes() for path in plan if (root / path).exists()}
-    plan = {path: data for path, data in plan.items() if data != there.get(path)}
-    for path, new in plan.items() if not dry_run else ():
+    return {path: data for path, data in plan.items() if data != there.get(path)}
+
+
+def write_all(root: Path, plan: Plan) -> Plan:
+    """Write a plan while the project is locked, and return it. After a kill the same verb goes on."""
+    for path, new in plan.items():
         # git keeps no empty folder, so a first patch may find none.
         (root / path).parent.mkdir(exist_ok=True)
         if new is None:
@@ -132,7 +137,8 @@ def _baseline(project: Project, old: Lock, paths: Collection[str]) -> tuple[Pin,
 def _pieces(project: Project, old: Lock, files: Files) -> tuple[Mapping[str, str], dict[str, str]]:
     """The SHA-256 of each wheel, and the pieces of each of `files`, "" for none; read only where `old` lacks one."""
     wheels = {name: old.wheels.get(name, "") for name in old.decisions.wheels}
-    before = {(file.path, file.upstream): file.pieces for file in old.files}
+    # Pieces of a wheel that is gone are of no use.
+    before = {(file.path, file.upstream): file.pieces for file in old.files if old.wheels.keys() <= wheels.keys()}
     texts = {path: before.get((path, sha256(data)), "") for path, data in sorted(files.items())}
     if not wheels or (wheels == old.wheels and all(texts.values())):
         return wheels, (texts if wheels else {})

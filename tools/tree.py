@@ -32,10 +32,7 @@ def python_files(folder: Path) -> dict[str, Path]:
 
 @contextmanager
 def reserved(tree: Path, paths: Iterable[str] = ()) -> Iterator[None]:
-    """Lock `tree` against other runs; finish or undo what a killed run left beside its folders `paths`.
-
-    Raises UsageError for a link or a file on the way to one, and as `files.held` does.
-    """
+    """Lock `tree`; finish or undo what a killed run left beside its folders `paths`. Raises UsageError for links."""
     with held(tree / ".dsu-vendor.lock"):
         for folder in (tree / path for path in paths):
             for here in (folder, *folder.parents):
@@ -71,10 +68,7 @@ def _recover(folder: Path) -> None:
 
 
 def swap(folder: Path, files: Mapping[str, bytes]) -> None:
-    """While `reserved`, make `files` (bytes by name) the only `*.py` files and manifest in `folder`.
-
-    Raises HashMismatch when a written file reads back different, and OSError; the old folder stays then.
-    """
+    """While `reserved`, make `files` the only `*.py` files and manifest in `folder`. Raises HashMismatch, OSError."""
     new, old = _beside(folder)
     try:
         new.mkdir(parents=True)
@@ -101,16 +95,13 @@ def _beside(folder: Path) -> tuple[Path, Path]:
 
 @attrs.frozen
 class Manifest:
-    """A component's manifest, and its bytes. results: SHA-256 of our files by name. commit: the pin they are of.
-
-    carried: names of others' `*.py` files beside ours. replaced: SHA-256 of others' that ours replaced, by name.
-    """
+    """A component's manifest, `data`. results, replaced: SHA-256 of our files, and of others' in their place."""
 
     results: Mapping[str, str] = attrs.field(factory=dict)
     extras: tuple[str, ...] = ()
-    carried: tuple[str, ...] = ()
+    carried: tuple[str, ...] = ()  # names of others' `*.py` files beside ours
     replaced: Mapping[str, str] = attrs.field(factory=dict)
-    commit: str = ""
+    commit: str = ""  # the pin that it was built for
     data: bytes = b""
 
 

@@ -17,8 +17,8 @@ from tools.verify import check
 def vendor(project: Project, components: Sequence[Component], extras: Sequence[str], *, force: bool) -> str | None:
     """Make components of a tree what the lock says; where the files came from, or None for nothing to do.
 
-    force: replace others' files that are in the way, and keep copies. A component stays as it was after an error:
-    NoSource, Undecided, HashMismatch, OSError, and Drift or UsageError for files in the way.
+    force: replace others' files in the way, and keep copies. After an error a component is as it was: NoSource,
+    Undecided, HashMismatch, OSError, and Drift or UsageError for files in the way.
     """
     files = [file for part in components for file in part.files]
     # A changed patch file is an error even where the tree is right.

@@ -20,12 +20,9 @@ _NO_MANIFEST = "missing"
 
 @attrs.frozen
 class Finding:
-    """A difference between a tree and the lock. path: below the tree.
+    """A difference between a tree and the lock. path: below the tree."""
 
-    kind: `modified`, `missing`, `extra` (neither pinned nor recorded), `incomplete` (folder, manifest, or leftovers).
-    """
-
-    kind: str
+    kind: str  # modified, missing, extra (not recorded), or incomplete (folder, manifest, leftovers)
     path: str
     detail: str = ""
 

@@ -37,7 +37,7 @@ def merge(project: Project, path: str = NET) -> Path:
 @pytest.fixture
 def stopped(project: Project) -> Project:
     """A project whose rebase has stopped at a conflict in net.py."""
-    project.advance({NET: CONFLICTS, EXTRA: b"x = 1\n"})
+    project.advance({NET: CONFLICTS, EXTRA: b"x = 1\n", NEW: b"NEW = 1\n"})
     before = project.state()
     said = project.run("rebase", "--to", "main", code=3).stderr
     assert "patches/net.patch: models/beta/net.py: conflict markers on lines 5, 7, 11" in said
@@ -326,7 +326,9 @@ def test_a_resolved_rebase_that_is_tried_out_writes_nothing(stopped: Project) ->
 def test_an_edit_of_a_file_without_a_patch_is_not_lost(stopped: Project) -> None:
     merge(stopped).write_bytes(RESOLVED)
     merge(stopped, EXTRA).write_bytes(b"x = 2\n")
-    assert f"{EXTRA}: was edited, and has no patch" in stopped.run("rebase-continue", code=3).stderr
+    merge(stopped, NEW).write_bytes(b"NEW = 2\n")
+    said = stopped.run("rebase-continue", "--add", "new.py", code=3).stderr
+    assert all(f"{path}: was edited, and has no patch" in said for path in (EXTRA, NEW))
 
 
 def test_decisions_that_do_not_touch_a_rebase_may_change_meanwhile(stopped: Project) -> None:
@@ -346,6 +348,17 @@ def test_a_patch_that_a_killed_run_wrote_on_an_earlier_day_stays(stopped: Projec
     kept.rename(merge(stopped, "."))
     assert "patches/net.patch" not in stopped.run("rebase-continue").stdout.partition("written:")[2]
     in_order(stopped)
+
+
+def test_a_lock_from_elsewhere_does_not_end_a_rebase(stopped: Project, tmp_path: Path) -> None:
+    shutil.copytree(stopped.root, tmp_path / "other")
+    other = Project(tmp_path / "other", stopped.upstream, "", stopped.store)
+    merge(other).write_bytes(RESOLVED)
+    other.run("rebase-continue")
+    for name in ("upstream.lock", "patches/net.patch"):
+        shutil.copy(other.root / name, stopped.root / name)
+    assert "put them back as they were" in stopped.run("rebase-status", code=2).stderr
+    assert merge(stopped).exists()
 
 
 def test_a_folder_that_is_no_rebase_leads_to_abort(project: Project) -> None:

@@ -141,6 +141,7 @@ def test_an_edited_patch_file_is_not_overwritten(vendored: Project) -> None:
     report = vendored.json("vendor", code=4)
     assert "patches/net.patch is not the file the lock names" in report["error"]
     assert any("lock" in step for step in report["next"])
+    assert "is not the file the lock names" in vendored.run("refresh", "--drop", "net.patch", code=4).stderr
     assert vendored.state() == before
     vendored.run("lock")
     vendored.run("refresh")

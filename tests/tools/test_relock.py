@@ -155,6 +155,10 @@ def test_a_wheel_that_changed_or_cannot_be_had_keeps_hash_and_pieces(packaged: P
     wheel.unlink()
     assert "mini==1.0: No matching distribution" in packaged.run("lock").stderr
     assert packaged.lock.read_bytes() == before
+    # Pieces of a wheel that is not wanted any more go with it.
+    packaged.decide(wheels=[])
+    packaged.run("lock")
+    assert entry(packaged, NET).pieces == ""
 
 
 # lint.
