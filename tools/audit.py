@@ -4,8 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-
-import attrs
+from typing import NamedTuple
 
 from tools import docs, git
 from tools.apply import read_patches, results
@@ -21,8 +20,7 @@ PAIRS = (("upstream", "vendored"), ("upstream", "baseline"), ("baseline", "vendo
 Side = tuple[str, bytes | None]
 
 
-@attrs.frozen
-class FileAudit:
+class FileAudit(NamedTuple):
     """One file: its status, SHA-256 or ABSENT by side, and known bytes by side, with their diffs by `OLD_NEW`."""
 
     path: str

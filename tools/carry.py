@@ -7,6 +7,7 @@ pinned files under their new names, then upstream's. `patched`, ours, is picked 
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import attrs
 
@@ -31,8 +32,7 @@ OUTCOMES = {
 _OLD, _NEW, _PATCHED = "refs/upstream/old", "refs/upstream/new", "patched"
 
 
-@attrs.frozen
-class Carried:
+class Carried(NamedTuple):
     """A pinned file at the new commit. name: for DROP=, its patch or else the file. outcome: the file's.
 
     merge: its patch's outcome, "" for none. path: its new path, None for gone. away: one outside every component. note:
@@ -51,8 +51,7 @@ class Carried:
     lost: Sequence[str] = ()
 
 
-@attrs.frozen
-class Choice:
+class Choice(NamedTuple):
     """What a person decides. add: new files to pin. drop: patches, and files that are gone. allow_loss: of lines."""
 
     add: Sequence[str] = ()
@@ -60,8 +59,7 @@ class Choice:
     allow_loss: bool = False
 
 
-@attrs.frozen
-class Rebase:
+class Rebase(NamedTuple):
     """The state of `repo`, which `prepare` set up, with all edits since. lock: the old one. pin: the new one.
 
     carried: all pinned files. others: the components' other files at the new commit, bytes by path.

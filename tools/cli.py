@@ -126,7 +126,7 @@ def _verify(project: Project, show: Show, components: Names) -> int:
         parts = tuple(part for part in parts if verify.vendored(tree, part)) or parts
     here, count = [part.name for part in parts], sum(len(part.files) for part in parts)
     found = [finding for part in parts for finding in verify.check(tree, project.lock, part)]
-    body = {"findings": [attrs.asdict(it) for it in found], "components": here, "files": count, "tree": str(tree)}
+    body = {"findings": [it._asdict() for it in found], "components": here, "files": count, "tree": str(tree)}
     if found:
         # Without FORCE=1 vendor would stop for files that the manifest does not name.
         force = {"force": any(finding.foreign for finding in found)}

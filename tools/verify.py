@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 
@@ -18,8 +18,7 @@ from tools.tree import MANIFEST, leftovers, python_files, read_manifest, render_
 _NO_MANIFEST = "missing"
 
 
-@attrs.frozen
-class Finding:
+class Finding(NamedTuple):
     """A difference between a tree and the lock. path: below the tree."""
 
     kind: str  # modified, missing, extra (not recorded), or incomplete (folder, manifest, leftovers)
