@@ -97,11 +97,11 @@ class Rebase(NamedTuple):
                 lost = [] if self.choice.allow_loss else [f"lost: {line.strip()}" for line in file.lost]
                 for text in faults(file.path, file.new, file.result) or lost:
                     yield f"{file.name}: {text}", ""
-            elif file.result != file.new:
-                yield f"{file.name}: was edited, and has no patch; undo it, and edit the tree later", ""
-        for path in (path for path in self.others if (self.repo.folder / path).is_file()):
-            if (self.repo.folder / path).read_bytes() != self.others[path]:
-                yield f"{path}: was edited, and has no patch; undo it, and edit the tree later", ""
+        edited = [file.name for file in self.carried if not file.merge and file.result != file.new]
+        places = {path: self.repo.folder / path for path in self.others}
+        edited += [path for path, it in places.items() if it.is_file() and it.read_bytes() != self.others[path]]
+        for path in edited:
+            yield f"{path}: was edited, and has no patch; undo it, and edit the tree later", ""
         for folder in self.lock.decisions.components.values():
             if folder not in {path.rpartition("/")[0] for path in self.files}:
                 yield f"{folder}: no file of it is left; ADD= others, or abort and edit pyproject.toml", ""

@@ -166,9 +166,8 @@ def _status(project: Project, show: Show) -> int:
     # Patches of extras are listed only when they have a fault.
     extra = {file.patch for file in project.lock.patched if file.extra}
     patches = [f"{name} {text}" for name, text in found["patches"].items() if name not in extra or text[0] != "+"]
-    pin = f"{found['pin'][:12]} of {found['date'][:10]}, {found['stored']} of {found['total']} files in the store"
     rows = [
-        ["pin", pin],
+        ["pin", f"{project.lock.pin}, {found['stored']} of {found['total']} files in the store"],
         ["tree", "; ".join(f"{name} {text}" for name, text in found["tree"].items()) + f", in {project.tree}"],
         ["patches", "; ".join(patches)],
         ["extras", "; ".join(f"{name} {text}" for name, text in found["extras"].items()) or "none"],
@@ -205,8 +204,8 @@ def _audit(project: Project, show: Show, baseline: str, baseline_from: str, html
     commit, sides, why = audit.baseline_of(project, baseline, baseline_from)
     files = audit.audit(project, upstream, sides)
     rows, below = audit.table(commit, files)
-    lines = [*aligned(rows), *below, *["all claims of the lock and the documents hold"] * check]
-    lines += [f"no diffs with the baseline: {why}"] * bool(why)
+    lines = [*aligned(rows), *below, *(["all claims of the lock and the documents hold"] if check else [])]
+    lines += [f"no diffs with the baseline: {why}"] if why else []
     if html:
         # Loading this takes time, for Jinja2 and Pygments.
         from tools import page
@@ -256,7 +255,7 @@ def _outdated(project: Project, show: Show) -> int:
     """Show what upstream has that the pin has not, and what a rebase would meet."""
     pin = project.lock.pin
     body, met = rebase.outdated(project)
-    here = f"the pin, {pin.commit[:12]} of {pin.date[:10]},"
+    here = f"the pin, {pin},"
     if not met:
         return show.result(f"current: {here} is the newest on {pin.branch}", body=body)
     newest, commits = body["newest"], body["commits"]
@@ -306,12 +305,11 @@ def _rebase_continue(project: Project, show: Show, **choice: Any) -> int:
 
 
 def _rebased(show: Show, found: Rebase, plan: Plan, *, dry_run: bool = False) -> int:
-    pin = f"{found.pin.commit[:12]} of {found.pin.date[:10]}"
     if not plan:
-        return show.result(f"nothing to do: the pin is {pin}")
+        return show.result(f"nothing to do: the pin is {found.pin}")
     written, removed, moved = ("would write", "would remove", "would be") if dry_run else ("written", "removed", "is")
     lines = [f"{removed if data is None else written}: {path}" for path, data in plan.items()]
-    lines = [*aligned(found.rows), *lines, f"the pin {moved} {pin}"]
+    lines = [*aligned(found.rows), *lines, f"the pin {moved} {found.pin}"]
     return show.result(*lines, steps=[] if dry_run else [Next("vendor")])
 
 
@@ -321,7 +319,7 @@ def _rebase_status(project: Project, show: Show) -> int:
     if not (found := rebase.resume(project.root, Choice())):
         return show.result("no rebase is under way")
     left = list(found.undecided())
-    way = f"from {found.lock.pin.commit[:12]} to {found.pin.commit[:12]} of {found.pin.date[:10]}"
+    way = f"from {found.lock.pin.commit[:12]} to {found.pin}"
     lines = ["to decide:", *(f"  {text}" for text, _ in left)] if left else ["nothing is left to decide"]
     lines = [f"{way}, in {found.repo.folder}", *aligned(found.rows), *lines]
     return show.result(*lines, steps=rebase.ways(left, found.choice))

@@ -161,6 +161,11 @@ def local(place: str) -> Path | None:
     return None
 
 
+def is_url(place: str) -> bool:
+    """Whether `place` is written as a URL or as SSH's host:path; Windows has drives with one letter."""
+    return bool(re.match(r"[^/\\:]{2,}:", place))
+
+
 def is_local(place: str) -> bool:
     """Whether git reads `place`, a URL or path, on this machine."""
     return local(place) is not None or place.startswith("file://")
@@ -196,7 +201,7 @@ def _remote(folder: Path, seconds: float, command: Iterable[str], url: str, *ref
 
 def _refused(url: str, why: str) -> NoSource:
     step = f"git config --global url.FOLDER.insteadOf {shlex.quote(url)}  # makes git use a clone in FOLDER"
-    return NoSource(f"git {url} failed", [why], [step] if "://" in url else [])
+    return NoSource(f"git {url} failed", [why], [step] if is_url(url) else [])
 
 
 def _run(

@@ -47,6 +47,9 @@ class Pin:
     commit: Commit = ""
     date: Text = ""
 
+    def __str__(self) -> str:
+        return f"{self.commit[:12]} of {self.date[:10]}"
+
 
 @attrs.frozen
 class Decisions:

@@ -19,7 +19,7 @@ Plan = Mapping[str, bytes | None]
 
 
 def relock(project: Project) -> Plan:
-    """Compute and write lock and documents; what changed. Raises UsageError for a missing patch, and as `update`."""
+    """Compute and write lock and documents; what changed. Raises UsageError for a missing patch, and as `planned`."""
     root, old = project.root, load(project.root, agreed=False)
     patches = {path.name: path.read_bytes() for path in sorted((root / PATCHES).glob("*.patch"))}
     listed = [file for file in old.patched if file.folder in old.decisions.components.values()]
@@ -56,11 +56,11 @@ def planned(project: Project, old: Lock, pin: Pin, files: Files, patches: Files)
             entry = attrs.evolve(entry, patch=patch.name, extra=old.decisions.extra_of(patch.name), **hashes)
         entries.append(entry)
     lock = Lock(old.decisions, pin, baseline, tuple(entries), wheels)
+    root, sealed = project.root, dump(lock)
     # A lock that no verb could read is not written.
-    read(tomllib.loads(dump(lock).decode()), lock.decisions)
-    root = project.root
+    read(tomllib.loads(sealed.decode()), lock.decisions)
     plan: dict[str, bytes | None] = {f"{PATCHES}/{name}": patches.get(name) for name in (*patches, *sorted(known))}
-    plan |= {**docs.stale(root, lock, parsed), NAME: dump(lock)}
+    plan |= {**docs.stale(root, lock, parsed), NAME: sealed}
     there = {path: (root / path).read_bytes() for path in plan if (root / path).exists()}
     return {path: data for path, data in plan.items() if data != there.get(path)}
 
@@ -78,7 +78,7 @@ def write_all(root: Path, plan: Plan) -> Plan:
 
 
 def lint(project: Project) -> list[str]:
-    """Check lock, patches and documents, offline; the files that no patch was tried on. Raises as they do, Drift."""
+    """Check lock, patches and documents, offline; the files that no patch was tried on. Raises for what is wrong."""
     root, lock = project.root, project.lock
     if strays := {path.name for path in (root / PATCHES).glob("*.patch")} - {file.patch for file in lock.patched}:
         raise Drift("patch files that the lock does not name", sorted(strays), [Next("lock", "adds them")])

@@ -192,8 +192,7 @@ def sources_for(project: Project, lock: Lock) -> list[Source]:
 def given(upstream: str, lock: Lock) -> Source:
     """The source that UPSTREAM= names. Raises UsageError for a path that does not exist or has none of its files."""
     name, path = f"UPSTREAM {without_secrets(upstream)}", git.local(upstream)
-    # SSH has host:path; Windows has drives with one letter.
-    remote = not path and re.match(r"[^/\\:]{2,}:", upstream)
+    remote = not path and git.is_url(upstream)
     if remote or (path and (path.is_file() or (path / ".git").exists() or (path / "HEAD").is_file())):
         return Source(name, git.is_local(upstream), partial(_from_git, upstream, lock.pin))
     if path and any((path / folder).is_dir() for folder in lock.decisions.components.values()):
@@ -241,7 +240,7 @@ def _ask(source: Source, wanted: Sequence[PinnedFile], store: Store) -> tuple[di
     if not source.local:
         log.info(f"{source.name}: asking for {len(wanted)} files")
     found: dict[str, bytes] = {}
-    reasons = []
+    reasons: dict[str, Callable[[str], None]] = {}
     try:
         for file, answer in source.serve(wanted):
             if isinstance(answer, bytes) and sha256(answer) == file.upstream:
@@ -250,10 +249,10 @@ def _ask(source: Source, wanted: Sequence[PinnedFile], store: Store) -> tuple[di
                 continue
             if isinstance(answer, bytes):
                 answer = f"{file.path}: wrong bytes ({len(answer)}, SHA-256 {sha256(answer)}), wanted {file.upstream}"
-            reasons.append(answer)
+                reasons[answer] = log.warning
+            reasons.setdefault(answer, log.info)
     except NoSource as error:
-        reasons.append(str(error))
-    lines = [f"{source.name}: {why}" for why in dict.fromkeys(reasons)]
-    for line in lines:
-        (log.warning if "wrong bytes" in line else log.info)(line)
-    return found, lines
+        reasons[str(error)] = log.info
+    for why, say in reasons.items():
+        say(f"{source.name}: {why}")
+    return found, [f"{source.name}: {why}" for why in reasons]

@@ -51,21 +51,21 @@ def _foreign(place: Path, component: Component) -> list[str]:
     ours = [file.name for file in component.files]
     if odd := [f"{component.path}/{name}" for name in ours if name not in there and lexists(folder / name)]:
         raise UsageError("these are in the way, and are no regular files", odd, ["move it away"])
-    foreign = there.keys() - old.results - {*old.carried}
-    strange = [name for name in sorted(foreign) if digest(there[name]) not in _known(component)]
+    foreign, known = there.keys() - old.results - {*old.carried}, _known(component)
+    strange = [name for name in sorted(foreign) if digest(there[name]) not in known]
     return [f"{'in the place of' if name in ours else 'beside'} ours: {component.path}/{name}" for name in strange]
 
 
 def _install(project: Project, component: Component, made: Mapping[str, bytes], extras: Sequence[str]) -> None:
     """Put the component in place; others' files stay beside ours, or are recorded and copied to the store."""
     folder = project.tree / component.path
-    old = tree.read_manifest(folder)
+    old, known = tree.read_manifest(folder), _known(component)
     there = {name: path.read_bytes() for name, path in tree.python_files(folder).items()}
     ours = {file.name: made[file.path] for file in component.files}
     others = {name: data for name, data in there.items() if name not in ours and name not in old.results}
     replaced = {name: sha256(there[name]) for name in there.keys() & ours if name not in old.results}
     for name in sorted(there.keys() - others):
-        if sha256(there[name]) not in {old.results.get(name), *_known(component)}:
+        if sha256(there[name]) not in {old.results.get(name), *known}:
             _keep(project, f"{component.path}/{name}", there[name], "replaced")
         elif name in replaced:
             project.store.put(there[name])
@@ -91,10 +91,10 @@ def clean(project: Project, *, force: bool = False) -> tuple[list[str], list[str
         records = {part: tree.read_manifest(place / part) for part in parts}
         made = {f"{part}/{name}": hash_ for part in parts for name, hash_ in records[part].results.items()}
         replaced = {f"{part}/{name}": hash_ for part in parts for name, hash_ in records[part].replaced.items()}
+        now = {it: digest(place / it) for it in made | replaced}
         # What somebody put back by hand is no edit.
-        edited = [it for it in made if digest(place / it) not in (None, made[it], replaced.get(it))]
-        here = {it for it, hash_ in replaced.items() if digest(place / it) == hash_}
-        copies = {it: (place / it).read_bytes() if it in here else store.get(replaced[it]) for it in replaced}
+        edited = [it for it in made if now[it] not in (None, made[it], replaced.get(it))]
+        copies = {it: (place / it).read_bytes() if now[it] == old else store.get(old) for it, old in replaced.items()}
         lost = [it for it, data in copies.items() if data is None and (place / it).exists()]
         if edited and not force:
             also = Next("clean", "removes them too; the store keeps copies", {"force": True})
